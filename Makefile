@@ -1,0 +1,44 @@
+# Sluice: `make run` starts everything on this machine, `make test` proves it.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: help setup run test check lock clean
+.DEFAULT_GOAL := help
+
+help:  ## show what there is to make
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+setup: $(STAMP)  ## prepare .venv from the lock and build the example models
+	@$(BIN)/python -m examples.build
+
+$(STAMP): requirements/lock.txt requirements/uv.txt pyproject.toml
+	@echo "Preparing $(VENV) from requirements/lock.txt"
+	@rm -rf $(VENV)
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v[:2] <= (3, 13) else f"Sluice needs Python 3.11 to 3.13, and {sys.executable} is {v[0]}.{v[1]}: name another with PYTHON=…")'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@$(BIN)/uv pip install --python $(BIN)/python --require-hashes -r requirements/lock.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+run: setup  ## start the whole stack on 127.0.0.1 (PORT=… moves the API)
+	@$(BIN)/sluice up
+
+test: setup  ## run every test, the ones that start the stack included
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+check: $(STAMP)  ## lint, types, import rule, template
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/cfn-lint template.yaml
+
+lock: $(STAMP)  ## resolve requirements/ anew
+	@for name in uv weights; do $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --no-deps --upgrade requirements/$$name.in -o requirements/$$name.txt; done
+	@$(BIN)/uv pip compile --quiet pyproject.toml --all-extras --universal --generate-hashes --no-emit-index-url --no-header --upgrade -o requirements/lock.txt
+
+clean:  ## remove what make and the stack have written here
+	@rm -rf $(VENV) .sluice build .mypy_cache .ruff_cache

@@ -1,0 +1,138 @@
+"""The predict operation of one model as OpenAPI 3.1, from its signature."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from shared.domain.dtypes import DType
+from shared.domain.model import ModelVersion
+from shared.domain.signature import Content, Dim, Signature, TensorSpec
+
+Schema = dict[str, Any]
+
+_ENCODED: Schema = {
+    "type": "object",
+    "properties": {"b64": {"type": "string", "contentEncoding": "base64"}},
+    "required": ["b64"],
+    "additionalProperties": False,
+}
+
+
+def operation(version: ModelVersion, general: Mapping[str, Any]) -> dict[str, Any]:
+    """The operation of `POST /v1/models/<name>/predict`; `general` is that of `{model}`, whose errors it shares."""
+    responses = dict(general["responses"])
+    responses["200"] = {**responses["200"], "content": _json(_response(version.signature))}
+    request = _json({"anyOf": [_by_row(version.signature), _by_tensor(version.signature)]})
+    example = version.metadata.get("example")
+    if example is not None:
+        request["application/json"]["example"] = {"instances": [example]}
+    return {
+        "operationId": f"predict_{version.model}",
+        "summary": f"Predict with {version.model}",
+        "description": f"{version.metadata.get('description', '')}\n\nVersion {version.version}.".strip(),
+        "tags": ["models"],
+        "security": general["security"],
+        "requestBody": {"required": True, "content": request},
+        "responses": responses,
+    }
+
+
+def _json(schema: Schema) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}
+
+
+def _by_row(signature: Signature) -> Schema:
+    if len(signature.inputs) == 1:
+        instance = _instance(signature.inputs[0], signature.batched)
+    else:
+        instance = _object({spec.name: _instance(spec, signature.batched) for spec in signature.inputs})
+    rows = signature.max_batch if signature.batched else 1
+    return _object({"instances": {"type": "array", "items": instance, "minItems": 1, "maxItems": rows}})
+
+
+def _by_tensor(signature: Signature) -> Schema:
+    tensors = {}
+    for spec in signature.inputs:
+        value = _instance(spec, signature.batched)
+        if signature.batched:
+            value = {"type": "array", "items": value, "minItems": 1, "maxItems": signature.max_batch}
+        tensors[spec.name] = value
+    return _object({"inputs": _object(tensors)})
+
+
+def _response(signature: Signature) -> Schema:
+    outputs = {spec.name: _prediction(spec, signature.batched) for spec in signature.outputs}
+    prediction = next(iter(outputs.values())) if len(outputs) == 1 else _object(outputs)
+    return _object(
+        {
+            "predictions": {"type": "array", "items": prediction},
+            "model": {"$ref": "#/components/schemas/ServedBy"},
+            "prediction_id": {"type": "string"},
+        }
+    )
+
+
+def _instance(spec: TensorSpec, batched: bool) -> Schema:
+    forms = list(_forms(spec, batched))
+    return forms[0] if len(forms) == 1 else {"anyOf": forms}
+
+
+def _forms(spec: TensorSpec, batched: bool) -> Iterator[Schema]:
+    """The forms that one instance may have."""
+    shape = spec.shape[1:] if batched else spec.shape
+    element = _input_element(spec)
+    yield _array(shape, element)
+    if spec.features and len(shape) == 1:
+        yield _object(dict.fromkeys(spec.features, element))
+    for layout in spec.layouts:
+        yield _array(layout, element)
+    if spec.takes_images:
+        yield {**_ENCODED, "description": "A PNG or JPEG image"}
+
+
+def _prediction(spec: TensorSpec, batched: bool) -> Schema:
+    shape = spec.shape[1:] if batched else spec.shape
+    element = _element(spec)
+    if spec.classes and spec.dtype is DType.BYTES:
+        return _array(shape, {"type": "string", "enum": list(spec.classes)})
+    if spec.classes and len(shape) == 1:
+        return _object(dict.fromkeys(spec.classes, element))
+    return _array(shape, element)
+
+
+def _input_element(spec: TensorSpec) -> Schema:
+    element = _element(spec)
+    if spec.dtype is DType.BYTES:
+        return element
+    bounds = {"minimum": spec.minimum, "maximum": spec.maximum}
+    return {**element, **{name: bound for name, bound in bounds.items() if bound is not None}}
+
+
+def _element(spec: TensorSpec) -> Schema:
+    if spec.dtype is DType.BYTES:
+        text: Schema = {"type": "string"}
+        if spec.max_length is not None:
+            text["maxLength"] = spec.max_length
+        return text if spec.content is Content.TEXT else {"anyOf": [text, _ENCODED]}
+    if spec.dtype is DType.BOOL:
+        return {"type": "boolean"}
+    if spec.dtype.is_integer:
+        return {"type": "integer"}
+    return {"type": ["number", "null"]} if spec.allow_non_finite else {"type": "number"}
+
+
+def _array(shape: tuple[Dim, ...], element: Schema) -> Schema:
+    schema = element
+    for size in reversed(shape):
+        schema = {"type": "array", "items": schema}
+        if size is not None:
+            schema |= {"minItems": size, "maxItems": size}
+    return schema
+
+
+def _object(properties: dict[str, Schema]) -> Schema:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }

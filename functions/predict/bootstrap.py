@@ -1,0 +1,155 @@
+"""Composition root of the data plane."""
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from botocore.session import Session
+from fastapi import FastAPI
+
+from functions.predict.readiness import Check, Readiness
+from functions.predict.routes import Services, router
+from functions.predict.settings import Settings
+from shared.adapters.aws import client
+from shared.adapters.cached_models import CachedModels
+from shared.adapters.dynamodb_models import DynamoDBModels
+from shared.adapters.function_backend import FunctionBackend, Runnable
+from shared.adapters.onnx.package import OnnxPackage
+from shared.adapters.package_cache import PackageCache
+from shared.adapters.s3_packages import S3Packages
+from shared.adapters.sagemaker_backend import SageMakerBackend, endpoint_status
+from shared.codecs.json_documents import JsonLimits
+from shared.domain.errors import BackendUnavailable
+from shared.domain.model import ModelVersion, Placement
+from shared.domain.ports import Backend, InferenceContext, ModelRegistry
+from shared.domain.settings import load
+from shared.domain.tensors import Tensors
+from shared.usecases.predict import Predict
+from shared.web.app import create_app
+from shared.web.lambda_handler import Handler, lambda_handler
+from shared.web.logs import configure
+
+if TYPE_CHECKING:
+    from mypy_boto3_sagemaker import SageMakerClient
+    from mypy_boto3_sagemaker_runtime import SageMakerRuntimeClient
+
+# Rising steps, the last of them below the 29 s that the template gives the function.
+_CONTAINER_TIMEOUTS_S = (1.0, 2.0, 4.0, 8.0, 16.0, 27.0)
+
+
+def build(environ: Mapping[str, str]) -> Handler:
+    """The handler for an environment; SettingsError names what is wrong with it."""
+    settings = load(Settings, environ)
+    log = configure(settings.service, settings.log_level)
+    session = Session()
+    dynamodb = client(
+        "dynamodb",
+        session=session,
+        connect_timeout=settings.connect_timeout_s,
+        read_timeout=settings.read_timeout_s,
+        retries=1,
+    )
+    registry = DynamoDBModels(dynamodb, settings.models_table)
+    backends = {
+        Placement.FUNCTION: OnFirstUse(partial(_function_backend, settings, session)),
+        Placement.CONTAINER: OnFirstUse(partial(_container_backend, settings, session))
+        if settings.endpoint_name
+        else NoContainer(),
+    }
+    checks: dict[str, Check] = {"models": partial(_models_missing, registry)}
+    if settings.endpoint_name:
+        checks["endpoint"] = _endpoint_check(settings, session)
+    return lambda_handler(application(settings, registry, backends, checks, log))
+
+
+def application(
+    settings: Settings,
+    registry: ModelRegistry,
+    backends: Mapping[Placement, Backend],
+    checks: Mapping[str, Check],
+    log: logging.Logger,
+) -> FastAPI:
+    """The application on a registry and backends."""
+    services = Services(
+        predict=Predict(CachedModels(registry, ttl_s=settings.registry_ttl_s), backends),
+        readiness=Readiness(checks, log),
+        limits=JsonLimits(
+            max_bytes=settings.max_body_bytes,
+            max_depth=settings.max_json_depth,
+            max_values=settings.max_json_values,
+        ),
+        deadline_ms=settings.deadline_ms,
+        reserve_ms=settings.deadline_reserve_ms,
+    )
+    return create_app([router()], services, log)
+
+
+class OnFirstUse:
+    """A backend that is made when the first prediction needs it: a client of a service takes some 50 ms to make."""
+
+    def __init__(self, make: Callable[[], Backend]) -> None:
+        self._made = cache(make)
+
+    def infer(self, version: ModelVersion, inputs: Tensors, context: InferenceContext) -> Tensors:
+        """Run the model on the backend."""
+        return self._made().infer(version, inputs, context)
+
+
+class NoContainer:
+    """Stands for the container in a stack that has none."""
+
+    def infer(self, version: ModelVersion, inputs: Tensors, context: InferenceContext) -> Tensors:
+        """Raise BackendUnavailable."""
+        del inputs, context
+        raise BackendUnavailable(
+            f"{version.model} runs in the container, and this stack has none: deploy it with ContainerImage set."
+        )
+
+
+def _function_backend(settings: Settings, session: Session) -> Backend:
+    s3 = client("s3", session=session, connect_timeout=settings.connect_timeout_s, read_timeout=settings.read_timeout_s)
+
+    def load_package(folder: Path, version: ModelVersion) -> Runnable:
+        return OnnxPackage.load(folder, threads=settings.threads, name=version.model, version=version.version)
+
+    packages = PackageCache[Runnable](
+        S3Packages(s3, settings.model_bucket), settings.cache_dir, settings.cache_bytes, load_package
+    )
+    return FunctionBackend(packages)
+
+
+def _container_backend(settings: Settings, session: Session) -> Backend:
+    def client_for(seconds: float) -> "SageMakerRuntimeClient":
+        return client(
+            "sagemaker-runtime",
+            session=session,
+            connect_timeout=settings.connect_timeout_s,
+            read_timeout=seconds,
+            retries=0,
+        )
+
+    return SageMakerBackend(client_for, settings.endpoint_name, timeouts_s=_CONTAINER_TIMEOUTS_S)
+
+
+def _models_missing(registry: ModelRegistry) -> str | None:
+    return None if registry.models() else "no model is published"
+
+
+def _endpoint_check(settings: Settings, session: Session) -> Check:
+    @cache  # its model is large: made when readiness is asked for, and once
+    def sagemaker() -> "SageMakerClient":
+        return client(
+            "sagemaker",
+            session=session,
+            connect_timeout=settings.connect_timeout_s,
+            read_timeout=settings.read_timeout_s,
+            retries=0,
+        )
+
+    def missing() -> str | None:
+        status = endpoint_status(sagemaker(), settings.endpoint_name)
+        return None if status == "InService" else f"the endpoint {settings.endpoint_name} is {status}"
+
+    return missing

@@ -1,0 +1,120 @@
+"""`sluice models`: the catalogue, and one model in detail."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from infra.cli.api_client import Api
+from infra.cli.options import JsonOption, KeyOption, UrlOption, help_text
+from infra.cli.output import console, messages, plain, print_json, size_text
+
+HELP = help_text(
+    "List the published models, or show one of them.",
+    "With the name of a model: its signature, versions, metrics, data and licence.",
+    "sluice models",
+    "sluice models tumor",
+    "sluice models tumor --json",
+)
+_MAX_NAMES = 6
+
+
+def models(
+    model: Annotated[str | None, typer.Argument(help="Name of a model to show in detail.", show_default=False)] = None,
+    url: UrlOption = None,
+    key: KeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Read the catalogue through the API; with `--json` its document is printed as it came."""
+    api = Api.find(url, key)
+    document = api.get("v1", "models", *([model] if model else [])).document()
+    if as_json:
+        print_json(document)
+    elif model:
+        _show_model(document)
+    else:
+        _show_list(document["models"])
+
+
+def _show_list(found: Sequence[Mapping[str, Any]]) -> None:
+    if not found:
+        messages.print("No model is published yet. Publish one with `sluice publish MODEL.onnx`.")
+        return
+    _table(
+        ("name", "version", "placement", "stage", "published", "description"),
+        [
+            [item["name"], item["version"], item["placement"], item["stage"], item["created_at"], item["description"]]
+            for item in found
+        ],
+    )
+    messages.print("Signature and metrics of one: `sluice models NAME`.", style="dim")
+
+
+def _show_model(document: Mapping[str, Any]) -> None:
+    metadata = document["metadata"]
+    console.print(f"{document['name']} version {document['version']}", style="bold", markup=False)
+    if description := metadata.get("description"):
+        console.print(plain(str(description)), markup=False)
+    facts = {
+        "placement": document["placement"],
+        "stage": document["stage"],
+        "size": size_text(document["size"]),
+        "digest": document["digest"],
+        "published": document["created_at"],
+        "versions": ", ".join(str(version["version"]) for version in document["versions"]),
+        **_pairs("metrics", metadata.get("metrics")),
+        **_pairs("data", metadata.get("data")),
+        **_pairs("lineage", metadata.get("lineage")),
+        "author": metadata.get("author"),
+        "licence": metadata.get("licence"),
+    }
+    _table(("", ""), [[name, value] for name, value in facts.items() if value])
+    signature = document["signature"]
+    console.print()
+    _table(
+        ("", "name", "type", "shape", "holds"),
+        [
+            [kind, spec["name"], spec["dtype"], _shape(spec, batched=signature["batched"]), _meaning(spec)]
+            for kind in ("inputs", "outputs")
+            for spec in signature[kind]
+        ],
+    )
+    console.print(f"\nAt most {signature['max_batch']} instances a request.", style="dim", markup=False)
+
+
+def _pairs(name: str, values: Any) -> dict[str, str]:
+    if not isinstance(values, Mapping) or not values:
+        return {}
+    return {name: ", ".join(f"{key}: {value}" for key, value in values.items())}
+
+
+def _shape(spec: Mapping[str, Any], *, batched: bool) -> str:
+    """The shape as callers write it: the batch by name, any size as `?`, further layouts after `or`."""
+    shape = ["?" if dim < 0 else str(dim) for dim in spec["shape"]]
+    if batched and shape:
+        shape[0] = "batch"
+    layouts = ["×".join(map(str, layout)) for layout in spec.get("layouts", ())]
+    return f"[{', '.join(shape)}]" + "".join(f" or {layout}" for layout in layouts)
+
+
+def _meaning(spec: Mapping[str, Any]) -> str:
+    names = spec.get("features") or spec.get("classes") or ()
+    parts = [spec["content"]] if spec.get("content") else []
+    if names:
+        more = f", … {len(names)} names" if len(names) > _MAX_NAMES else ""
+        parts.append(", ".join(names[:_MAX_NAMES]) + more)
+    if spec.get("minimum") is not None or spec.get("maximum") is not None:
+        parts.append(f"{spec.get('minimum', '')} … {spec.get('maximum', '')}".replace("None", ""))
+    return "; ".join(parts)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    from rich.table import Table
+    from rich.text import Text  # a plain string would be taken for markup
+
+    table = Table(box=None, pad_edge=False, header_style="bold", show_header=any(header))
+    for name in header:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(plain(str(value))) for value in row))
+    console.print(table)

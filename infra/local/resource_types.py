@@ -1,0 +1,148 @@
+"""The resource types that the local runtime knows, in three tables: run, created, and without effect here.
+
+Every type states what `Ref` and `Fn::GetAtt` give for it (source: "Return values" of each type in the AWS
+CloudFormation resource reference). A type in none of the tables stops the start: it would be ignored otherwise, and
+the stack would behave differently here and in AWS.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from infra.local.intrinsics import TemplateError
+from infra.local.stack import ACCOUNT_ID, REGION
+
+
+class UnknownResourceType(TemplateError):
+    """Resources, by logical id and type, or properties of theirs that the local runtime does not know."""
+
+    def __init__(self, unknown: Mapping[str, str]) -> None:
+        listed = "; ".join(f"{logical_id} is of type {type_}" for logical_id, type_ in unknown.items())
+        super().__init__(
+            f"The local runtime does not know these resources of the template: {listed}. Teach it the type (the tables"
+            " of infra/local/resource_types.py), or put the resource under a condition that does not hold locally."
+        )
+        self.unknown = dict(unknown)
+
+
+@dataclass(frozen=True, slots=True)
+class TypeFacts:
+    """How one type is named and referred to.
+
+    `name_property` is the property that may set the physical name. The other fields are patterns over `name`,
+    `lower` (the name in lower case), `id` (ten characters, as API Gateway's ids), `region`, `account` and `parent`
+    (the value of `parent_property`).
+    """
+
+    name_property: str | None
+    ref: str = "{name}"
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    default_name: str = "{stack}-{logical_id}"
+    parent_property: str | None = None
+
+
+_REGIONAL = f"{REGION}:{ACCOUNT_ID}"
+_FUNCTION_ARN = f"arn:aws:lambda:{_REGIONAL}:function"
+_EXECUTE_API = f"execute-api.{REGION}.amazonaws.com"
+
+RUN: Final[Mapping[str, TypeFacts]] = {
+    "AWS::Lambda::Function": TypeFacts("FunctionName", attributes={"Arn": _FUNCTION_ARN + ":{name}"}),
+    "AWS::ApiGatewayV2::Api": TypeFacts(
+        "Name", ref="{id}", attributes={"ApiId": "{id}", "ApiEndpoint": "https://{id}." + _EXECUTE_API}
+    ),
+    "AWS::ApiGatewayV2::Stage": TypeFacts("StageName"),
+    # A nested stack: its resources are merged into the whole; its outputs are its attributes.
+    "AWS::CloudFormation::Stack": TypeFacts(
+        None, ref=f"arn:aws:cloudformation:{_REGIONAL}:stack/" + "{name}/00000000-0000-0000-0000-000000000000"
+    ),
+}
+
+_QUEUE_URL = f"https://sqs.{REGION}.amazonaws.com/{ACCOUNT_ID}/" + "{name}"
+_TOPIC_ARN = f"arn:aws:sns:{_REGIONAL}:" + "{name}"
+_SAGEMAKER_ARN = f"arn:aws:sagemaker:{_REGIONAL}:"
+
+CREATED: Final[Mapping[str, TypeFacts]] = {
+    "AWS::DynamoDB::Table": TypeFacts(
+        "TableName", attributes={"Arn": f"arn:aws:dynamodb:{_REGIONAL}:table/" + "{name}"}
+    ),
+    "AWS::S3::Bucket": TypeFacts(
+        "BucketName",
+        default_name="{lower_stack}-{lower_logical_id}-" + ACCOUNT_ID,
+        attributes={
+            "Arn": "arn:aws:s3:::{name}",
+            "DomainName": "{name}.s3.amazonaws.com",
+            "RegionalDomainName": "{name}.s3." + REGION + ".amazonaws.com",
+        },
+    ),
+    "AWS::SQS::Queue": TypeFacts(
+        "QueueName",
+        ref=_QUEUE_URL,
+        attributes={"Arn": f"arn:aws:sqs:{_REGIONAL}:" + "{name}", "QueueName": "{name}", "QueueUrl": _QUEUE_URL},
+    ),
+    "AWS::SNS::Topic": TypeFacts(
+        "TopicName", ref=_TOPIC_ARN, attributes={"TopicArn": _TOPIC_ARN, "TopicName": "{name}"}
+    ),
+    "AWS::SageMaker::Model": TypeFacts(
+        "ModelName", ref=_SAGEMAKER_ARN + "model/{lower}", attributes={"ModelName": "{name}"}
+    ),
+    "AWS::SageMaker::EndpointConfig": TypeFacts(
+        "EndpointConfigName",
+        ref=_SAGEMAKER_ARN + "endpoint-config/{lower}",
+        attributes={"EndpointConfigName": "{name}"},
+    ),
+    "AWS::SageMaker::Endpoint": TypeFacts(
+        "EndpointName", ref=_SAGEMAKER_ARN + "endpoint/{lower}", attributes={"EndpointName": "{name}"}
+    ),
+}
+
+_ALARM_ARN = f"arn:aws:cloudwatch:{_REGIONAL}:alarm:" + "{name}"
+
+NO_EFFECT: Final[Mapping[str, TypeFacts]] = {
+    # Permissions: everything on 127.0.0.1 belongs to the one user who started it.
+    "AWS::IAM::Role": TypeFacts("RoleName", attributes={"Arn": f"arn:aws:iam::{ACCOUNT_ID}:role/" + "{name}"}),
+    "AWS::IAM::Policy": TypeFacts("PolicyName"),
+    "AWS::IAM::ManagedPolicy": TypeFacts("ManagedPolicyName", ref=f"arn:aws:iam::{ACCOUNT_ID}:policy/" + "{name}"),
+    "AWS::Lambda::Permission": TypeFacts(None),
+    "AWS::S3::BucketPolicy": TypeFacts(None),
+    "AWS::SQS::QueuePolicy": TypeFacts(None),
+    "AWS::SNS::TopicPolicy": TypeFacts(None),
+    # There is one copy of the code here, so every qualifier means the same function.
+    "AWS::Lambda::Version": TypeFacts(
+        None,
+        default_name="1",
+        ref=_FUNCTION_ARN + ":{parent}:{name}",
+        attributes={"Version": "{name}", "FunctionArn": _FUNCTION_ARN + ":{parent}:{name}"},
+        parent_property="FunctionName",
+    ),
+    "AWS::Lambda::Alias": TypeFacts(
+        "Name",
+        ref=_FUNCTION_ARN + ":{parent}:{name}",
+        attributes={"AliasArn": _FUNCTION_ARN + ":{parent}:{name}"},
+        parent_property="FunctionName",
+    ),
+    # Logs are files under .sluice; nothing evaluates metrics here.
+    "AWS::Logs::LogGroup": TypeFacts(
+        "LogGroupName", attributes={"Arn": f"arn:aws:logs:{_REGIONAL}:log-group:" + "{name}:*"}
+    ),
+    "AWS::Logs::MetricFilter": TypeFacts("FilterName"),
+    "AWS::CloudWatch::Alarm": TypeFacts("AlarmName", attributes={"Arn": _ALARM_ARN}),
+    "AWS::CloudWatch::CompositeAlarm": TypeFacts("AlarmName", attributes={"Arn": _ALARM_ARN}),
+    "AWS::CloudWatch::Dashboard": TypeFacts("DashboardName"),
+    # There is one container here: nothing to scale.
+    "AWS::ApplicationAutoScaling::ScalableTarget": TypeFacts(None),
+    "AWS::ApplicationAutoScaling::ScalingPolicy": TypeFacts("PolicyName"),
+    # Nothing is deployed in steps here.
+    "AWS::CodeDeploy::Application": TypeFacts("ApplicationName"),
+    "AWS::CodeDeploy::DeploymentGroup": TypeFacts("DeploymentGroupName"),
+}
+
+KNOWN: Final[Mapping[str, TypeFacts]] = {**RUN, **CREATED, **NO_EFFECT}
+
+# Properties that make a known type do something which the local runtime would leave undone.
+UNSUPPORTED_PROPERTIES: Final[Mapping[str, frozenset[str]]] = {
+    "AWS::ApiGatewayV2::Api": frozenset({"BodyS3Location", "CorsConfiguration", "RouteKey", "Target"}),
+    "AWS::Lambda::Function": frozenset({"FileSystemConfigs", "ImageConfig", "Layers"}),
+    "AWS::S3::Bucket": frozenset({"NotificationConfiguration", "ReplicationConfiguration", "WebsiteConfiguration"}),
+    "AWS::SNS::Topic": frozenset({"Subscription"}),
+    "AWS::SageMaker::Model": frozenset({"Containers", "InferenceExecutionConfig"}),
+}

@@ -1,0 +1,238 @@
+"""Creates a stack's tables, buckets, queues, topics and SageMaker endpoints at an AWS endpoint on this machine.
+
+Every step may be repeated: what is there already, and has the right keys, stays as it is.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
+
+from infra.local.aws_client import isolated_session, local_client
+from infra.local.cfn_to_api import bucket_is_versioned, queue_attributes, request, table_request, topic_attributes
+from infra.local.stack import ResourceSpec, StackSpec
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+Progress = Callable[[str], None]
+# service → the address of its endpoint
+Endpoints = Mapping[str, str]
+
+_SERVICE_OF: Final[Mapping[str, str]] = {
+    "AWS::DynamoDB::Table": "dynamodb",
+    "AWS::S3::Bucket": "s3",
+    "AWS::SQS::Queue": "sqs",
+    "AWS::SNS::Topic": "sns",
+}
+_PROBES: Final[Mapping[str, str]] = {
+    "dynamodb": "list_tables",
+    "s3": "list_buckets",
+    "sqs": "list_queues",
+    "sns": "list_topics",
+    "sagemaker": "list_endpoints",
+}
+# What endpoints answer for a service that they do not have: DynamoDB Local, dynalite, LocalStack, moto.
+_NOT_IMPLEMENTED: Final = frozenset(
+    {
+        "InternalFailure",
+        "InvalidAction",
+        "InvalidSignatureException",
+        "MissingAuthenticationToken",
+        "MissingAuthenticationTokenException",
+        "NotImplemented",
+        "UnknownOperation",
+        "UnknownOperationException",
+        "UnrecognizedClientException",
+    }
+)
+
+
+class ProvisionError(Exception):
+    """The AWS endpoint does not answer, or refuses a resource of the stack; the message names both."""
+
+
+def provision(stack: StackSpec, endpoint_url: str | Endpoints, *, on_progress: Progress) -> None:
+    """Creates the tables, buckets, queues and topics of `stack`; `on_progress` gets a line for each.
+
+    `endpoint_url` is one address, or an address for each service (`dynamodb`, `s3`, `sqs`, `sns`). Raises
+    `ProvisionError`.
+    """
+    wanted = [resource for resource in stack.resources.values() if resource.type in _SERVICE_OF]
+    clients = _clients({_SERVICE_OF[resource.type] for resource in wanted}, endpoint_url)
+
+    def create(resource: ResourceSpec) -> None:
+        service = _SERVICE_OF[resource.type]
+        client = clients[service]
+        _guarded(partial(_CREATE[resource.type], client, resource), resource, client)
+        on_progress(f"{resource.logical_id}: {resource.type.split('::')[2].lower()} {resource.name}")
+
+    _in_parallel(create, wanted)
+    # A queue can name another as its dead-letter queue only once that one is there.
+    queues = [resource for resource in wanted if resource.type == "AWS::SQS::Queue"]
+    for queue in queues:
+        _guarded(partial(_redrive, clients["sqs"], queue), queue, clients["sqs"])
+
+
+def create_endpoint(stack: StackSpec, endpoint_url: str, *, on_progress: Progress) -> bool:
+    """Creates the SageMaker models, endpoint configurations and endpoints of `stack`.
+
+    Call it once the container answers `/ping` with 200, since an endpoint here is in service at once. False, with a
+    line to `on_progress`, where the endpoint does not implement SageMaker: nothing but DescribeEndpoint depends on
+    it. Raises `ProvisionError`.
+    """
+    steps = ("AWS::SageMaker::Model", "AWS::SageMaker::EndpointConfig", "AWS::SageMaker::Endpoint")
+    resources = [resource for type_ in steps for resource in stack.of_type(type_)]
+    if not resources:
+        return True
+    if "sagemaker" not in implemented_services(endpoint_url, ("sagemaker",)):
+        on_progress(f"{endpoint_url} does not implement SageMaker: going on without its control plane")
+        return False
+    client = _clients({"sagemaker"}, endpoint_url)["sagemaker"]
+    for resource in resources:
+        _guarded(partial(_create_sagemaker, client, resource), resource, client)
+        on_progress(f"{resource.logical_id}: {resource.type.split('::')[2]} {resource.name}")
+    return True
+
+
+def implemented_services(endpoint_url: str, services: Collection[str] = tuple(_PROBES)) -> frozenset[str]:
+    """Those of `services` that the endpoint answers for (DynamoDB Local: `dynamodb` alone).
+
+    Raises `ProvisionError` when nothing answers at `endpoint_url`.
+    """
+    clients = _clients(services, endpoint_url)
+
+    def answers(service: str) -> bool:
+        try:
+            getattr(clients[service], _PROBES[service])()
+        except ClientError as error:
+            if _is_not_implemented(error):
+                return False
+            raise ProvisionError(f"{endpoint_url} refuses {service}: {error}") from error
+        except ResponseParserError:  # something answers, in another service's format
+            return False
+        except BotoCoreError as error:
+            raise ProvisionError(f"No AWS endpoint answers at {endpoint_url}: {error}") from error
+        return True
+
+    return frozenset(service for service, there in zip(services, _in_parallel(answers, services), strict=True) if there)
+
+
+def _clients(services: Iterable[str], endpoint_url: str | Endpoints) -> dict[str, Any]:
+    # Clients may be shared between threads, but making one may not: all are made here.
+    session = isolated_session()
+    return {
+        service: local_client(
+            session, service, endpoint_url if isinstance(endpoint_url, str) else endpoint_url[service]
+        )
+        for service in services
+    }
+
+
+def _in_parallel(work: Callable[[_Item], _Result], items: Iterable[_Item]) -> list[_Result]:
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        return list(pool.map(work, items))
+
+
+def _guarded(step: Callable[[], None], resource: ResourceSpec, client: Any) -> None:
+    what = f"{resource.logical_id} ({resource.type} {resource.name})"
+    try:
+        step()
+    except ClientError as error:
+        reason = "it does not implement this service" if _is_not_implemented(error) else str(error)
+        raise ProvisionError(f"{client.meta.endpoint_url} did not create {what}: {reason}") from error
+    except ResponseParserError as error:
+        reason = "it does not implement this service"
+        raise ProvisionError(f"{client.meta.endpoint_url} did not create {what}: {reason}") from error
+    except BotoCoreError as error:
+        raise ProvisionError(f"{client.meta.endpoint_url} did not create {what}: {error}") from error
+
+
+def _is_not_implemented(error: ClientError) -> bool:
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    code = error.response.get("Error", {}).get("Code", "")
+    # botocore gives the status for a code where it cannot read the answer: it is in another service's format.
+    return status in {404, 405, 501} or code in _NOT_IMPLEMENTED or code == str(status)
+
+
+def _create_table(client: Any, table: ResourceSpec) -> None:
+    wanted = table_request(client, table)
+    try:
+        status = client.create_table(**wanted)["TableDescription"]["TableStatus"]
+    except client.exceptions.ResourceInUseException:
+        found = client.describe_table(TableName=table.name)["Table"]
+        status = found["TableStatus"]
+        _compare_table(table, wanted, found)
+    if status != "ACTIVE":
+        client.get_waiter("table_exists").wait(TableName=table.name, WaiterConfig={"Delay": 1, "MaxAttempts": 30})
+    ttl = table.properties.get("TimeToLiveSpecification")
+    if ttl is not None:
+        current = client.describe_time_to_live(TableName=table.name)["TimeToLiveDescription"]
+        if current.get("TimeToLiveStatus") not in {"ENABLED", "ENABLING"}:
+            client.update_time_to_live(
+                **request(client, "UpdateTimeToLive", {"TableName": table.name, "TimeToLiveSpecification": ttl})
+            )
+
+
+def _compare_table(table: ResourceSpec, wanted: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    indexes = "GlobalSecondaryIndexes"
+    missing = {index["IndexName"] for index in wanted.get(indexes, [])} - {
+        index["IndexName"] for index in found.get(indexes, [])
+    }
+    if wanted["KeySchema"] != found["KeySchema"] or missing:
+        raise ProvisionError(
+            f"The table {table.name} ({table.logical_id}) exists already, with other keys or indexes than the template"
+            " gives it: delete it, or start the stack under another name."
+        )
+
+
+def _create_bucket(client: Any, bucket: ResourceSpec) -> None:
+    try:
+        client.create_bucket(Bucket=bucket.name)
+    except (client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists):
+        client.head_bucket(Bucket=bucket.name)  # ours to use, or an error here
+    if bucket_is_versioned(bucket):
+        client.put_bucket_versioning(Bucket=bucket.name, VersioningConfiguration={"Status": "Enabled"})
+
+
+def _create_queue(client: Any, queue: ResourceSpec) -> None:
+    attributes = queue_attributes(queue)
+    try:
+        client.create_queue(QueueName=queue.name, Attributes=attributes)
+    except client.exceptions.QueueNameExists:  # with other attributes
+        url = client.get_queue_url(QueueName=queue.name)["QueueUrl"]
+        attributes.pop("FifoQueue", None)
+        client.set_queue_attributes(QueueUrl=url, Attributes=attributes)
+
+
+def _redrive(client: Any, queue: ResourceSpec) -> None:
+    attributes = queue_attributes(queue, redrive=True)
+    if attributes:
+        url = client.get_queue_url(QueueName=queue.name)["QueueUrl"]
+        client.set_queue_attributes(QueueUrl=url, Attributes=attributes)
+
+
+def _create_topic(client: Any, topic: ResourceSpec) -> None:
+    client.create_topic(Name=topic.name, Attributes=topic_attributes(topic))
+
+
+def _create_sagemaker(client: Any, resource: ResourceSpec) -> None:
+    kind = resource.type.split("::")[2]
+    snake = {"Model": "model", "EndpointConfig": "endpoint_config", "Endpoint": "endpoint"}[kind]
+    name = {f"{kind}Name": resource.name}
+    try:
+        getattr(client, f"describe_{snake}")(**name)
+    except ClientError as error:  # SageMaker's answer for an unknown name; anything else comes back on creation
+        if error.response.get("Error", {}).get("Code") not in {"ValidationException", "ValidationError"}:
+            raise
+        getattr(client, f"create_{snake}")(**request(client, f"Create{kind}", {**resource.properties, **name}))
+
+
+_CREATE: Final[Mapping[str, Callable[[Any, ResourceSpec], None]]] = {
+    "AWS::DynamoDB::Table": _create_table,
+    "AWS::S3::Bucket": _create_bucket,
+    "AWS::SQS::Queue": _create_queue,
+    "AWS::SNS::Topic": _create_topic,
+}

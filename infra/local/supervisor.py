@@ -1,0 +1,207 @@
+"""One process that starts, watches and ends the whole local stack.
+
+In its event loop run the parts that are ours (API gateway, Lambda service, SageMaker Runtime front); the AWS services,
+the container and every function environment are child processes that cannot outlive it.
+"""
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from infra.local import resources, sagemaker_front
+from infra.local.aws_client import ACCESS_KEY, SECRET_KEY
+from infra.local.container import Container
+from infra.local.gateway import app as gateway
+from infra.local.home import Home, LocalStack
+from infra.local.lambda_service import invoke_api
+from infra.local.lambda_service.service import LambdaService
+from infra.local.ports import HOST, Ports
+from infra.local.processes import spawn, stop
+from infra.local.seed import Keys, seed_keys, seed_models
+from infra.local.stack import REGION, StackSpec
+from infra.local.template import load_stack
+
+_log = logging.getLogger(__name__)
+
+READY_LIMIT_S = 60
+STOP_GRACE_S = 5
+# What the template leaves to the deployer and a laptop must fill in: the image's place is taken by a process.
+PARAMETERS = {"ContainerImage": "local"}
+
+Step = Callable[[str], AbstractContextManager[None]]
+"""Shows that a named step runs, for as long as the context lasts."""
+
+
+class StackFailed(Exception):
+    """The stack could not start, or a part that it cannot do without has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Supervisor:
+    """`aws_endpoint` is what to run on in place of the built-in AWS services; `models` are the packages to publish."""
+
+    root: Path
+    home: Home
+    ports: Ports
+    models: tuple[Path, ...]
+    aws_endpoint: str | None = None
+
+    async def run(self, step: Step, on_ready: Callable[[LocalStack], None], stopped: asyncio.Event) -> None:
+        """Start, call `on_ready` once `/ready` is 200, and end everything once `stopped` is set.
+
+        Raises PortTaken, TemplateError, StackFailed; whatever was started is ended in any case.
+        """
+        self.ports.check(aws=self.aws_endpoint is None)
+        failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        async with AsyncExitStack() as parts:
+            start = asyncio.create_task(self._start(parts, step, failed))
+            stop_asked = asyncio.create_task(stopped.wait())
+            await _first(start, stop_asked, failed)
+            if not start.done():
+                start.cancel()
+                await asyncio.wait([start])
+            elif not stopped.is_set():
+                local = start.result()
+                self.home.publish(local)
+                on_ready(local)
+                await _first(stop_asked, failed)
+            stop_asked.cancel()
+        if failed.done():
+            raise StackFailed(failed.result())
+
+    async def _start(self, parts: AsyncExitStack, step: Step, failed: asyncio.Future[str]) -> LocalStack:
+        aws_url = self.aws_endpoint or self.ports.url("aws")
+        with step("template and AWS services"):
+            if self.aws_endpoint is None:
+                await parts.enter_async_context(self._aws_services(failed))
+            stack = await asyncio.to_thread(
+                load_stack, self.root / "template.yaml", parameters=PARAMETERS, cache_dir=self.home.cache
+            )
+            if self.aws_endpoint is None:
+                await _until_answers(f"{aws_url}/moto-api/data.json", "the AWS services", self.home.logs / "aws.log")
+        with step("tables and buckets"):
+            await asyncio.to_thread(resources.provision, stack, aws_url, on_progress=_log.info)
+            keys = await asyncio.to_thread(seed_keys, stack, aws_url)
+        environment = self._aws_environment(aws_url)
+        await self._open_doors(parts, stack, environment)
+        container = Container.of(stack, self.root, self.ports, environment, self.home.logs / "container.log", failed)
+        with step(f"models ({len(self.models)}) and container"):
+            if container:
+                await parts.enter_async_context(container)
+            await asyncio.to_thread(seed_models, stack, aws_url, self.models)
+            if container:
+                await container.until_healthy()
+                await asyncio.to_thread(resources.create_endpoint, stack, aws_url, on_progress=_log.info)
+        with step("functions"):
+            await _until_answers(f"{self.ports.url('api')}/ready", "the API", self.home.logs / "PredictFunction.log")
+        return self._local_stack(stack, keys, aws_url)
+
+    @asynccontextmanager
+    async def _aws_services(self, failed: asyncio.Future[str]) -> AsyncIterator[None]:
+        argv = [sys.executable, "-m", "infra.local.aws_services", "--port", str(self.ports.aws)]
+        with (self.home.logs / "aws.log").open("wb") as log:
+            process = await spawn(
+                [*argv, "--lambda-url", self.ports.url("lambda_")],
+                env=self._aws_environment(self.ports.url("aws")),
+                cwd=self.root,
+                stdout=log,
+                stderr=log,
+            )
+        try:
+            async with _watch(process.wait(), failed, "The AWS services have ended, and the stores with them"):
+                yield
+        finally:
+            await stop(process, STOP_GRACE_S)
+
+    async def _open_doors(self, parts: AsyncExitStack, stack: StackSpec, environment: Mapping[str, str]) -> None:
+        if len(stack.http_apis) != 1:
+            raise StackFailed(f"The local gateway serves one HTTP API; the template has {len(stack.http_apis)}.")
+        (api,) = stack.http_apis.values()
+        functions = LambdaService(stack.functions, base_environment=environment, log_dir=self.home.logs)
+        parts.push_async_callback(functions.close)
+        endpoints = {spec.name: self.ports.url("container") for spec in stack.of_type("AWS::SageMaker::Endpoint")}
+        await _listen(parts, invoke_api.create_app(functions), self.ports.lambda_)
+        await _listen(parts, sagemaker_front.create_app(endpoints), self.ports.sagemaker)
+        await _listen(parts, gateway.create_app(api, functions.invoke), self.ports.api)
+
+    def _aws_environment(self, aws_url: str) -> dict[str, str]:
+        return {
+            "AWS_ENDPOINT_URL": aws_url,
+            "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": self.ports.url("sagemaker"),
+            "AWS_REGION": REGION,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def _local_stack(self, stack: StackSpec, keys: Keys, aws_url: str) -> LocalStack:
+        return LocalStack(
+            api_url=self.ports.url("api"),
+            api_key=keys.api_key,
+            admin_key=keys.admin_key,
+            container_url=self.ports.url("container"),
+            grpc_target=f"{HOST}:{self.ports.grpc}",
+            aws_endpoint_url=aws_url,
+            sagemaker_runtime_url=self.ports.url("sagemaker"),
+            websocket_url="",
+            lambda_url=self.ports.url("lambda_"),
+            pid=os.getpid(),
+            functions={name: spec.name for name, spec in stack.functions.items()},
+            outputs=dict(stack.outputs),
+        )
+
+
+async def _first(*awaited: "asyncio.Future[Any]") -> None:
+    await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def _listen(parts: AsyncExitStack, app: web.Application, port: int) -> None:
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1)
+    await runner.setup()
+    parts.push_async_callback(runner.cleanup)
+    await web.TCPSite(runner, HOST, port).start()
+
+
+@asynccontextmanager
+async def _watch(ended: Awaitable[object], failed: asyncio.Future[str], message: str) -> AsyncIterator[None]:
+    """Set `failed` if `ended` comes true while the context lasts."""
+
+    async def watch() -> None:
+        await ended
+        if not failed.done():
+            failed.set_result(message)
+
+    task = asyncio.create_task(watch())
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+async def _until_answers(url: str, what: str, log: Path) -> None:
+    """Wait until `url` answers 200; StackFailed with its last answer after READY_LIMIT_S."""
+    last = "no answer"
+    timeout = aiohttp.ClientTimeout(total=30)
+    try:
+        async with asyncio.timeout(READY_LIMIT_S), aiohttp.ClientSession(timeout=timeout) as session:
+            while True:
+                try:
+                    async with session.get(url) as response:
+                        last = f"{response.status} {(await response.text())[:500]}"
+                        if response.status == 200:
+                            return
+                except aiohttp.ClientError as error:
+                    last = str(error)
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        raise StackFailed(f"After {READY_LIMIT_S} s {what} is not ready: {last}. See {log}.") from None

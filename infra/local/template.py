@@ -1,0 +1,87 @@
+"""`template.yaml` → `StackSpec`: transform, parameters, conditions and functions resolved for the local runtime."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from infra.local.http_api import load_http_api
+from infra.local.intrinsics import TemplateError, as_text
+from infra.local.resource_types import CREATED, UNSUPPORTED_PROPERTIES, UnknownResourceType
+from infra.local.sam_transform import code_folder, transform
+from infra.local.stack import FunctionSpec, ResourceSpec, StackSpec
+from infra.local.stack_scope import ResolvedResource, StackScope
+
+__all__ = ["TemplateError", "UnknownResourceType", "load_stack"]
+
+
+def load_stack(
+    path: Path,
+    *,
+    stack_name: str = "sluice",
+    parameters: Mapping[str, str] | None = None,
+    cache_dir: Path | None = None,
+) -> StackSpec:
+    """The stack that the template at `path` describes, with `parameters` in place of its defaults.
+
+    Resources of nested stacks are keyed `Nested.LogicalId`. `cache_dir` keeps transformed templates, which saves more
+    than a second. Raises `TemplateError` for a template or a parameter that cannot be used, and its subclass
+    `UnknownResourceType` for resources that the local runtime would otherwise have to ignore.
+    """
+    scope = StackScope(
+        path.resolve(),
+        stack_name,
+        parameters or {},
+        lambda template, values: transform(template, values, cache_dir),
+    )
+    resolved = list(scope.resources())
+    for resource in resolved:
+        _refuse_unsupported(resource)
+    functions = {
+        resource.logical_id: _function(resource) for resource in resolved if resource.type == "AWS::Lambda::Function"
+    }
+    stages = [resource for resource in resolved if resource.type == "AWS::ApiGatewayV2::Stage"]
+    return StackSpec(
+        name=stack_name,
+        functions=functions,
+        http_apis={
+            resource.logical_id: load_http_api(resource, stages, functions)
+            for resource in resolved
+            if resource.type == "AWS::ApiGatewayV2::Api"
+        },
+        resources={
+            resource.logical_id: ResourceSpec(resource.logical_id, resource.type, resource.name, resource.properties)
+            for resource in resolved
+            if resource.type in CREATED
+        },
+        outputs=scope.outputs(),
+    )
+
+
+def _refuse_unsupported(resource: ResolvedResource) -> None:
+    if found := sorted(UNSUPPORTED_PROPERTIES.get(resource.type, frozenset()) & set(resource.properties)):
+        raise UnknownResourceType({resource.logical_id: f"{resource.type} with {', '.join(found)}"})
+
+
+def _function(resource: ResolvedResource) -> FunctionSpec:
+    where = f"Resources.{resource.logical_id}.Properties"
+    properties = resource.properties
+    runtime = str(properties.get("Runtime"))
+    if not runtime.startswith("python"):
+        raise TemplateError(f"{where}.Runtime: the local runtime runs Python functions only, not {runtime}.")
+    folder = code_folder(properties.get("Code", {}))
+    if folder is None:
+        raise TemplateError(f"{where}.CodeUri: the local runtime needs a local folder.")
+    code_dir = (resource.template_dir / folder).resolve()
+    if not code_dir.is_dir():
+        raise TemplateError(f"{where}.CodeUri: {code_dir} is not a folder.")
+    variables = properties.get("Environment", {}).get("Variables", {})
+    return FunctionSpec(
+        logical_id=resource.logical_id,
+        name=resource.name,
+        handler=as_text(properties.get("Handler"), f"{where}.Handler"),
+        code_dir=code_dir,
+        memory_mb=int(properties.get("MemorySize", 128)),
+        timeout_s=float(properties.get("Timeout", 3)),
+        environment={
+            name: as_text(value, f"{where}.Environment.Variables.{name}") for name, value in variables.items()
+        },
+    )

@@ -1,0 +1,80 @@
+"""Writes the contract of all functions to the file that `functions/api` serves: `python -m infra.openapi`.
+
+Functions do not import one another, so the one that serves the document cannot ask the others for their routes; this
+does, when the routes change. A test fails when the file has drifted from the code.
+"""
+
+import json
+from importlib.metadata import version
+from typing import Any
+
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from functions.api import routes as api
+from functions.api.documentation import CONTRACT
+from functions.predict import routes as predict
+from shared.schemas import api as schemas
+from shared.web.contract import SECURITY_SCHEME, reference
+
+DESCRIPTION = """Predictions from ONNX models, and the catalogue of what is published.
+
+Errors that a function makes are problem documents (RFC 9457) with a stable `code`. What the gateway answers by itself
+(credential missing or refused, no such route, body over its limit) has the form `{"message": …}`."""
+
+_SCHEMAS = (
+    schemas.Problem,
+    schemas.GatewayMessage,
+    schemas.PredictByRow,
+    schemas.PredictByTensor,
+    schemas.PredictResponse,
+    schemas.Health,
+    schemas.Readiness,
+    schemas.ModelList,
+    schemas.ModelDocument,
+    schemas.VersionDocument,
+)
+
+
+def contract() -> dict[str, Any]:
+    """The OpenAPI 3.1 document of every route but the models' own."""
+    routes = [route for function in (predict, api) for route in function.router().routes]
+    document = get_openapi(title="Sluice", version=version("sluice"), description=DESCRIPTION, routes=routes)
+    _, definitions = models_json_schema(
+        [(model, "serialization") for model in _SCHEMAS], ref_template="#/components/schemas/{model}"
+    )
+    document["components"] = {
+        "schemas": definitions["$defs"],
+        "securitySchemes": {
+            SECURITY_SCHEME: {"type": "http", "scheme": "bearer", "description": "An API key: `sluice_…`"}
+        },
+    }
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            _correct(operation["responses"], secured="security" in operation)
+    return document
+
+
+def _correct(responses: dict[str, Any], *, secured: bool) -> None:
+    # FastAPI declares its own form of this answer for every parameter; ours are problem documents.
+    if "HTTPValidationError" in json.dumps(responses.get("422", {})):
+        del responses["422"]
+    if secured:
+        for status, meaning in (("401", "There is no credential."), ("403", "The credential is refused.")):
+            response = responses.setdefault(status, {"description": ""})
+            response["description"] = f"{response['description']} The gateway's own: {meaning}".strip()
+            response.setdefault("content", {})["application/json"] = {"schema": reference("GatewayMessage")}
+
+
+def render() -> str:
+    """The file's text."""
+    return json.dumps(contract(), indent=2, ensure_ascii=False) + "\n"
+
+
+def main() -> None:
+    """Write the file."""
+    CONTRACT.write_text(render(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""ONNX Runtime sessions: explicit threads, and a provider that did not load is an error.
+
+A package's external data cannot lead out of its folder: ONNX Runtime refuses absolute paths, `..` and symbolic links
+that leave the model's own folder, in every graph of a model. That is relied on here, and the tests hold it to that.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+
+from shared.domain.errors import BackendUnavailable, InvalidPackage
+
+CPU = "CPUExecutionProvider"
+
+
+class ProviderNotLoaded(BackendUnavailable):
+    """A requested execution provider is not there or did not start. Falling back to the CPU would hide it."""
+
+
+def create_session(
+    path: Path, *, threads: int, providers: tuple[str, ...] = (CPU,), spinning: bool = False
+) -> ort.InferenceSession:
+    """Load a graph; `threads` work on one operator, operators run one after another.
+
+    `spinning` lets idle threads burn CPU while they wait: faster by microseconds on a machine that does nothing else,
+    harmful in a function, whose CPU is shared or frozen. Raises InvalidPackage or ProviderNotLoaded.
+    """
+    missing = [name for name in providers if name not in ort.get_available_providers()]
+    if missing:
+        raise ProviderNotLoaded(f"This build of ONNX Runtime has no {', '.join(missing)}.")
+    options = _options(threads, spinning)
+    try:
+        # Not the path's bytes: ONNX Runtime finds external data beside the file.
+        session = ort.InferenceSession(str(path), sess_options=options, providers=list(providers), enable_fallback=0)
+    except Exception as error:
+        raise InvalidPackage(f"{path.name} cannot be loaded: {_reason(error, path)}") from error
+    lost = [name for name in providers if name not in session.get_providers()]
+    if lost:
+        raise ProviderNotLoaded(
+            f"{', '.join(lost)} did not start; ONNX Runtime fell back to {session.get_providers()}."
+        )
+    return session
+
+
+def _options(threads: int, spinning: bool) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    # Its errors come as exceptions as well; its own lines on stderr are in no log format.
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    return options
+
+
+def _reason(error: Exception, path: Path) -> str:
+    """The first line of ONNX Runtime's message, without its prefix and without folders of this machine."""
+    line = str(error).partition("\n")[0].removeprefix("[ONNXRuntimeError] : ")
+    for folder in {str(path.parent.resolve()), str(path.parent)} - {"."}:
+        line = line.replace(folder, "…")
+    return line[:300]

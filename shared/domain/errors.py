@@ -1,0 +1,271 @@
+"""Every error that a caller can meet, each with a stable `code`.
+
+`shared.web.problems` maps the codes to HTTP statuses; a test proves that table complete. The message is for the caller:
+it names the field, the limit and what to do, and never holds a traceback or a secret.
+
+    SluiceError
+    ├── InvalidRequest            the caller's fault
+    │   ├── NotJson · TooDeep · UnknownField · MissingField · WrongDtype · WrongShape · OutOfRange
+    │   ├── NotFinite · EmptyBatch · BatchTooLarge · PayloadTooLarge · UnsupportedMediaType · NotAcceptable
+    │   └── BadImage · ImageTooLarge · TextTooLong
+    ├── Unauthenticated           nobody vouches for the caller
+    ├── Refused                   InsufficientScope
+    ├── NotFound                  ModelNotFound · VersionNotFound
+    ├── InvalidPackage · VersionConflict · DigestMismatch
+    └── BackendError              BackendUnavailable · BackendTimeout · BackendRejected
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+_MAX_NAME = 256
+
+
+def pointer(base: str, *parts: object) -> str:
+    """The JSON pointer (RFC 6901) that leads from `base` through `parts`, names escaped.
+
+    A name of more than 256 characters, which only a caller can have made up, is cut: answers stay small.
+    """
+    return "/".join([base, *(_escape(str(part)) for part in parts)])
+
+
+def _escape(name: str) -> str:
+    if len(name) > _MAX_NAME:
+        name = f"{name[:_MAX_NAME]}…"
+    return name.replace("~", "~0").replace("/", "~1")
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One place that is wrong: `pointer` is a JSON pointer (RFC 6901) into the request body."""
+
+    pointer: str
+    detail: str
+
+
+class SluiceError(Exception):
+    """Root of the tree; `fields` lists the places that are wrong, at most a handful."""
+
+    code: ClassVar[str] = "internal"
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(self, detail: str, *, fields: Sequence[FieldError] = ()) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.fields = tuple(fields)
+
+    @classmethod
+    def at(cls, pointer: str, detail: str) -> "SluiceError":
+        """The error for one place in the request body."""
+        return cls(f"{pointer}: {detail}" if pointer else detail, fields=[FieldError(pointer, detail)])
+
+
+class InvalidRequest(SluiceError):
+    """The request cannot be served as it is; sending it again unchanged will not help."""
+
+    code = "invalid_request"
+    title = "Invalid request"
+
+
+class NotJson(InvalidRequest):
+    """The body is not a JSON document, or not one in UTF-8."""
+
+    code = "not_json"
+    title = "Not JSON"
+
+
+class TooDeep(InvalidRequest):
+    """Arrays and objects are nested deeper than the limit."""
+
+    code = "too_deep"
+    title = "Nested too deep"
+
+
+class UnknownField(InvalidRequest):
+    """A field, tensor or feature that the model or the request format does not have."""
+
+    code = "unknown_field"
+    title = "Unknown field"
+
+
+class MissingField(InvalidRequest):
+    """A field, tensor or feature that is needed is not there."""
+
+    code = "missing_field"
+    title = "Missing field"
+
+
+class WrongDtype(InvalidRequest):
+    """A value is of another type than the signature says."""
+
+    code = "wrong_dtype"
+    title = "Wrong type"
+
+
+class WrongShape(InvalidRequest):
+    """A tensor has another shape than the signature says, or is ragged."""
+
+    code = "wrong_shape"
+    title = "Wrong shape"
+
+
+class OutOfRange(InvalidRequest):
+    """A value does not fit its dtype or the range that the manifest declares."""
+
+    code = "out_of_range"
+    title = "Value out of range"
+
+
+class NotFinite(InvalidRequest):
+    """A value is NaN or infinite, or too large for the input's floating point type."""
+
+    code = "not_finite"
+    title = "Not a finite number"
+
+
+class EmptyBatch(InvalidRequest):
+    """There is no instance to predict."""
+
+    code = "empty_batch"
+    title = "Empty batch"
+
+
+class BatchTooLarge(InvalidRequest):
+    """More instances than the model's limit."""
+
+    code = "batch_too_large"
+    title = "Batch too large"
+
+
+class PayloadTooLarge(InvalidRequest):
+    """The body has more bytes than the limit."""
+
+    code = "payload_too_large"
+    title = "Payload too large"
+
+
+class UnsupportedMediaType(InvalidRequest):
+    """The `Content-Type` is not one that this route reads."""
+
+    code = "unsupported_media_type"
+    title = "Unsupported media type"
+
+
+class NotAcceptable(InvalidRequest):
+    """No type in `Accept` is one that this route writes."""
+
+    code = "not_acceptable"
+    title = "Not acceptable"
+
+
+class BadImage(InvalidRequest):
+    """The bytes are not a whole PNG or JPEG image."""
+
+    code = "bad_image"
+    title = "Not an image"
+
+
+class ImageTooLarge(InvalidRequest):
+    """The image has more pixels than the limit; told from its header, before it is decompressed."""
+
+    code = "image_too_large"
+    title = "Image too large"
+
+
+class TextTooLong(InvalidRequest):
+    """A string is longer than the limit."""
+
+    code = "text_too_long"
+    title = "Text too long"
+
+
+class Unauthenticated(SluiceError):
+    """The request comes without a caller. Behind the gateway that cannot be: a route was left open by mistake."""
+
+    code = "unauthenticated"
+    title = "Credential missing"
+
+
+class Refused(SluiceError):
+    """The caller is known and may not do this."""
+
+    code = "refused"
+    title = "Refused"
+
+
+class InsufficientScope(Refused):
+    """The credential lacks the scope that the route asks for."""
+
+    code = "insufficient_scope"
+    title = "Scope missing"
+
+
+class NotFound(SluiceError):
+    """There is no such thing, or it is not the caller's."""
+
+    code = "not_found"
+    title = "Not found"
+
+
+class ModelNotFound(NotFound):
+    """No model of this name is published."""
+
+    code = "model_not_found"
+    title = "Unknown model"
+
+
+class VersionNotFound(NotFound):
+    """The model has no such version."""
+
+    code = "version_not_found"
+    title = "Unknown version"
+
+
+class InvalidPackage(SluiceError):
+    """A model package that cannot be published or loaded: the message says which part of it."""
+
+    code = "invalid_package"
+    title = "Invalid model package"
+
+
+class VersionConflict(SluiceError):
+    """The version is published already, with other bytes. Versions are immutable: publish the next one."""
+
+    code = "version_conflict"
+    title = "Version exists with other content"
+
+
+class DigestMismatch(InvalidPackage):
+    """A stored package does not have the bytes that its registry entry promises."""
+
+    code = "digest_mismatch"
+    title = "Package damaged"
+
+
+class BackendError(SluiceError):
+    """The backend that runs the model failed; the request itself may be fine."""
+
+    code = "backend_error"
+    title = "Backend failed"
+
+
+class BackendUnavailable(BackendError):
+    """The backend cannot take the request now: not there, not ready, overloaded or throttled."""
+
+    code = "backend_unavailable"
+    title = "Backend unavailable"
+
+
+class BackendTimeout(BackendError):
+    """The backend did not answer in time."""
+
+    code = "backend_timeout"
+    title = "Backend timed out"
+
+
+class BackendRejected(BackendError):
+    """The backend refused a request that the signature allows: its own message is kept."""
+
+    code = "backend_rejected"
+    title = "Backend rejected the request"

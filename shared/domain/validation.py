@@ -1,0 +1,158 @@
+"""Inputs against a signature: what does not fit is refused with the place that is wrong, never bent into shape."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from shared.domain.dtypes import DType
+from shared.domain.errors import (
+    BatchTooLarge,
+    EmptyBatch,
+    MissingField,
+    NotFinite,
+    OutOfRange,
+    TextTooLong,
+    UnknownField,
+    WrongDtype,
+    WrongShape,
+    pointer,
+)
+from shared.domain.signature import Content, Signature, TensorSpec
+from shared.domain.tensors import NUMPY_DTYPES, Array, Tensors, bf16_to_fp32
+
+Locate = Callable[[str, tuple[int, ...]], str]
+
+
+def locate_by_name(name: str, index: tuple[int, ...]) -> str:
+    """JSON pointer of an element where tensors are given by name: `/inputs/<name>/<i>/<j>`."""
+    return pointer("/inputs", name, *index)
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Decoded tensors; `locate` turns a tensor's name and an element's index into the pointer the caller knows."""
+
+    tensors: Tensors
+    locate: Locate = locate_by_name
+
+
+def conform(inputs: Inputs, signature: Signature) -> Tensors:
+    """The tensors in the signature's order and canonical shapes.
+
+    The only reshaping is from a layout that the manifest declares; `locate` is asked for places in the tensor as it was
+    given. Raises UnknownField, MissingField, WrongDtype, WrongShape, EmptyBatch, BatchTooLarge, NotFinite, OutOfRange,
+    TextTooLong.
+    """
+    _check_names(inputs, signature)
+    tensors: dict[str, Array] = {}
+    rows: int | None = None
+    for spec in signature.inputs:
+        given = inputs.tensors[spec.name]
+        array = _canonical(given, spec, inputs.locate, signature)
+        if signature.batched:
+            if rows is not None and array.shape[0] != rows:
+                place = inputs.locate(spec.name, ())
+                raise WrongShape.at(place, f"has {array.shape[0]} rows where another input has {rows}")
+            rows = array.shape[0]
+        if given.dtype == np.object_:
+            _check_bytes(given, spec, inputs.locate)
+        else:
+            _check_values(given, spec, inputs.locate)
+        tensors[spec.name] = array
+    return tensors
+
+
+def check_rows(rows: int, signature: Signature, place: str) -> None:
+    """Raise EmptyBatch or BatchTooLarge unless the model takes `rows` instances in one request."""
+    limit = signature.max_batch if signature.batched else 1
+    if rows == 0:
+        raise EmptyBatch.at(place, "holds no instance; give at least one")
+    if rows > limit:
+        raise BatchTooLarge.at(place, f"holds {rows} instances; the limit of this model is {limit}")
+
+
+def _check_names(inputs: Inputs, signature: Signature) -> None:
+    known = [spec.name for spec in signature.inputs]
+    for name in inputs.tensors:
+        if name not in known:
+            raise UnknownField.at(
+                inputs.locate(name, ()), f"is not an input of this model; it takes {', '.join(known)}"
+            )
+    for name in known:
+        if name not in inputs.tensors:
+            raise MissingField.at(inputs.locate(name, ()), f"the input {name} of this model is not given")
+
+
+def _canonical(array: Array, spec: TensorSpec, locate: Locate, signature: Signature) -> Array:
+    expected = NUMPY_DTYPES[spec.dtype]
+    encoded_images = spec.takes_images and array.dtype == np.object_ != expected
+    if array.dtype != expected and not encoded_images:
+        raise WrongDtype.at(locate(spec.name, ()), f"must be {spec.dtype}")
+    lead = 1 if signature.batched else 0
+    if array.shape[:lead] == (0,):
+        check_rows(0, signature, locate(spec.name, ()))
+    fits = _fits(array.shape, spec.shape[:lead] if encoded_images else spec.shape)
+    if not fits and (encoded_images or not _fits_layout(array.shape, spec, lead)):
+        raise WrongShape.at(locate(spec.name, ()), _shape_message(array.shape, spec, lead))
+    if signature.batched:
+        check_rows(array.shape[0], signature, locate(spec.name, ()))
+    if fits:
+        return array
+    return array.reshape(*array.shape[:lead], *(-1 if dim is None else dim for dim in spec.shape[lead:]))
+
+
+def _fits(shape: tuple[int, ...], spec: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(spec) and all(want in (None, have) for have, want in zip(shape, spec, strict=True))
+
+
+def _fits_layout(shape: tuple[int, ...], spec: TensorSpec, lead: int) -> bool:
+    return _fits(shape[:lead], spec.shape[:lead]) and shape[lead:] in spec.layouts
+
+
+def _shape_message(shape: tuple[int, ...], spec: TensorSpec, lead: int) -> str:
+    canonical = [-1 if dim is None else dim for dim in spec.shape]
+    wanted = [canonical, *([*canonical[:lead], *layout] for layout in spec.layouts)]
+    return f"has the shape {list(shape)}; expected {' or '.join(map(str, wanted))} (-1 stands for any size)"
+
+
+def _check_values(array: Array, spec: TensorSpec, locate: Locate) -> None:
+    values = bf16_to_fp32(array) if spec.dtype is DType.BF16 else array
+    if spec.dtype.is_float and not spec.allow_non_finite:
+        finite = np.isfinite(values)
+        if not finite.all():
+            raise NotFinite.at(_first(~finite, spec, locate), "is not a finite number")
+    with np.errstate(over="ignore"):  # a bound beyond the dtype's range is infinite there, which is right
+        if spec.minimum is not None and (low := values < spec.minimum).any():
+            raise OutOfRange.at(_first(low, spec, locate), f"is below the minimum {spec.minimum:g}")
+        if spec.maximum is not None and (high := values > spec.maximum).any():
+            raise OutOfRange.at(_first(high, spec, locate), f"is above the maximum {spec.maximum:g}")
+
+
+def _check_bytes(array: Array, spec: TensorSpec, locate: Locate) -> None:
+    for index, value in np.ndenumerate(array):
+        if not isinstance(value, bytes):
+            raise WrongDtype.at(locate(spec.name, index), "must be a string")
+        # A character has at least one byte: only what may be too long is decoded to count characters.
+        if spec.max_length is not None and len(value) > spec.max_length:
+            characters = len(value.decode("utf-8", errors="replace"))
+            if characters > spec.max_length:
+                raise TextTooLong.at(
+                    locate(spec.name, index), f"has {characters} characters; the limit is {spec.max_length}"
+                )
+        if spec.content is Content.TEXT and not _is_utf8(value):
+            raise WrongDtype.at(locate(spec.name, index), "is not text in UTF-8")
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _first(mask: Array, spec: TensorSpec, locate: Locate) -> str:
+    """The pointer of the first element that `mask` marks."""
+    index = np.unravel_index(int(np.argmax(mask)), mask.shape)
+    return locate(spec.name, tuple(int(i) for i in index))

@@ -1,0 +1,185 @@
+"""Documents of the HTTP API: what `/openapi.json` describes and the catalogue answers.
+
+Predictions are encoded without these models, for speed; tests hold the answers against them.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from shared.domain.model import ModelVersion, Placement
+from shared.schemas.manifest import ModelName, SignatureDocument
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class ProblemField(_Document):
+    """One place that is wrong."""
+
+    pointer: Annotated[str, Field(description="JSON pointer (RFC 6901) into the request body")]
+    detail: str
+
+
+class Problem(_Document):
+    """An error (RFC 9457)."""
+
+    type: Annotated[str, Field(examples=["urn:sluice:problem:wrong_shape"])]
+    title: str
+    status: Annotated[int, Field(ge=400, le=599)]
+    detail: str
+    code: Annotated[str, Field(description="Stable; the messages may change.", examples=["wrong_shape"])]
+    request_id: str
+    errors: tuple[ProblemField, ...] = ()
+
+
+class GatewayMessage(_Document):
+    """What the gateway answers by itself, before any function: the credential is missing or refused."""
+
+    message: str
+
+
+class PredictByRow(_Document):
+    """Instances by row: each is the value of the model's only input, or an object by input or feature name."""
+
+    instances: Annotated[list[JsonValue], Field(min_length=1)]
+
+
+class PredictByTensor(_Document):
+    """Whole tensors by input name."""
+
+    inputs: dict[str, JsonValue]
+
+
+class ServedBy(_Document):
+    """Who made a prediction."""
+
+    name: ModelName
+    version: Annotated[int, Field(ge=1)]
+    variant: str
+    backend: Placement
+
+
+class PredictResponse(_Document):
+    """One prediction for each instance, in order."""
+
+    predictions: list[JsonValue]
+    model: ServedBy
+    prediction_id: str
+
+
+class Health(_Document):
+    """The function runs."""
+
+    status: Literal["ok"]
+
+
+class Readiness(_Document):
+    """Whether predictions can be served; `missing` says what stands in the way."""
+
+    ready: bool
+    missing: tuple[str, ...]
+    checks: dict[str, str]
+
+
+class VersionSummary(_Document):
+    """One version in a list."""
+
+    version: Annotated[int, Field(ge=1)]
+    digest: str
+    stage: str
+    created_at: str
+
+    @classmethod
+    def of(cls, version: ModelVersion) -> Self:
+        """The summary of a domain value."""
+        return cls(version=version.version, digest=version.digest, stage=_stage(version), created_at=version.created_at)
+
+
+class ModelSummary(_Document):
+    """A model in the catalogue, as its highest version describes it."""
+
+    name: ModelName
+    version: Annotated[int, Field(ge=1)]
+    description: str
+    placement: Placement
+    stage: str
+    created_at: str
+
+    @classmethod
+    def of(cls, version: ModelVersion) -> Self:
+        """The summary of a model's highest version."""
+        return cls(
+            name=version.model,
+            version=version.version,
+            description=str(version.metadata.get("description", "")),
+            placement=version.placement,
+            stage=_stage(version),
+            created_at=version.created_at,
+        )
+
+
+class ModelList(_Document):
+    """All published models, by name."""
+
+    models: list[ModelSummary]
+
+
+class Share(_Document):
+    """The part of a model's traffic that goes to one version."""
+
+    variant: str
+    version: Annotated[int, Field(ge=1)]
+    percent: Annotated[float, Field(ge=0, le=100)]
+
+
+class VersionDocument(_Document):
+    """Everything there is to know of one version. `size` in bytes; `metadata` is the manifest's, for people."""
+
+    name: ModelName
+    version: Annotated[int, Field(ge=1)]
+    digest: str
+    size: int
+    placement: Placement
+    stage: str
+    created_at: str
+    signature: SignatureDocument
+    metadata: dict[str, Any]
+
+    @classmethod
+    def of(cls, version: ModelVersion) -> Self:
+        """The document of a domain value."""
+        return cls(
+            name=version.model,
+            version=version.version,
+            digest=version.digest,
+            size=version.size,
+            placement=version.placement,
+            stage=_stage(version),
+            created_at=version.created_at,
+            signature=SignatureDocument.from_signature(version.signature),
+            metadata=dict(version.metadata),
+        )
+
+
+class ModelDocument(VersionDocument):
+    """A model as its highest version describes it, with its versions (the highest first) and who gets the traffic."""
+
+    versions: list[VersionSummary]
+    traffic: list[Share]
+
+    @classmethod
+    def of_versions(cls, versions: Sequence[ModelVersion]) -> Self:
+        """The document of a model from its versions, the highest first; the highest gets all the traffic."""
+        latest = versions[0]
+        return cls(
+            **dict(VersionDocument.of(latest)),
+            versions=[VersionSummary.of(version) for version in versions],
+            traffic=[Share(variant="main", version=latest.version, percent=100)],
+        )
+
+
+def _stage(version: ModelVersion) -> str:
+    return str(version.metadata.get("stage", "development"))

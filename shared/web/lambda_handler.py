@@ -1,0 +1,35 @@
+"""An application as the handler of a Lambda function behind an API Gateway HTTP API."""
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable
+from typing import Any
+
+from mangum import Mangum
+from mangum.adapter import DEFAULT_TEXT_MIME_TYPES
+from mangum.types import ASGI, LambdaContext
+
+from shared.web.problems import MEDIA_TYPE
+
+_HOST = re.compile(r"[^:\s]*(:\d{1,5})?")
+
+Handler = Callable[[dict[str, Any], LambdaContext], dict[str, Any]]
+
+
+def lambda_handler(app: ASGI) -> Handler:
+    """The handler; it takes events of payload format 2.0.
+
+    Without the lifespan, which Mangum would run at every invocation. Its own access log is silenced: ours says more.
+    """
+    logging.getLogger("mangum.http").setLevel(logging.WARNING)
+    asyncio.set_event_loop(asyncio.new_event_loop())  # Mangum runs every request on the loop it finds
+    mangum = Mangum(app, lifespan="off", text_mime_types=[*DEFAULT_TEXT_MIME_TYPES, MEDIA_TYPE])
+
+    def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+        headers = event.get("headers") or {}
+        if not _HOST.fullmatch(headers.get("host", "")):
+            del headers["host"]  # Mangum fails on what has more than one colon
+        return mangum(event, context)
+
+    return handler

@@ -1,0 +1,97 @@
+"""Errors as RFC 9457 problem documents, and the one table that gives each its HTTP status."""
+
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from starlette.responses import Response
+
+from shared.domain import errors
+
+MEDIA_TYPE = "application/problem+json"
+
+# 400: the body could not be read. 413: too much of it. 422: it was read, and does not fit the model.
+STATUS: Mapping[type[errors.SluiceError], HTTPStatus] = {
+    errors.SluiceError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.InvalidRequest: HTTPStatus.BAD_REQUEST,
+    errors.NotJson: HTTPStatus.BAD_REQUEST,
+    errors.TooDeep: HTTPStatus.BAD_REQUEST,
+    errors.UnknownField: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.MissingField: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.WrongDtype: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.WrongShape: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.OutOfRange: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.NotFinite: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.EmptyBatch: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.BatchTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.PayloadTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.UnsupportedMediaType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    errors.NotAcceptable: HTTPStatus.NOT_ACCEPTABLE,
+    errors.BadImage: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.ImageTooLarge: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.TextTooLong: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.Unauthenticated: HTTPStatus.UNAUTHORIZED,
+    errors.Refused: HTTPStatus.FORBIDDEN,
+    errors.InsufficientScope: HTTPStatus.FORBIDDEN,
+    errors.NotFound: HTTPStatus.NOT_FOUND,
+    errors.ModelNotFound: HTTPStatus.NOT_FOUND,
+    errors.VersionNotFound: HTTPStatus.NOT_FOUND,
+    errors.InvalidPackage: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.DigestMismatch: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.VersionConflict: HTTPStatus.CONFLICT,
+    errors.BackendError: HTTPStatus.BAD_GATEWAY,
+    errors.BackendUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.BackendTimeout: HTTPStatus.GATEWAY_TIMEOUT,
+    errors.BackendRejected: HTTPStatus.BAD_GATEWAY,
+}
+
+_HEADERS: Mapping[HTTPStatus, Mapping[str, str]] = {
+    HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},
+    HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": "1"},
+}
+
+
+def status_of(error: type[errors.SluiceError]) -> HTTPStatus:
+    """The status of an error class; one that an adapter derived takes that of its nearest base."""
+    return next(STATUS[base] for base in error.__mro__ if base in STATUS)
+
+
+def problem_of(error: errors.SluiceError, request_id: str) -> Response:
+    """The answer for an error of ours."""
+    return problem(
+        status_of(type(error)),
+        code=error.code,
+        title=error.title,
+        detail=error.detail,
+        request_id=request_id,
+        fields=error.fields,
+    )
+
+
+def problem(
+    status: HTTPStatus,
+    *,
+    code: str,
+    title: str,
+    detail: str,
+    request_id: str,
+    fields: Iterable[errors.FieldError] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """One problem document: members as RFC 9457 has them, and `code`, `request_id`, `errors` of our own."""
+    document: dict[str, Any] = {
+        "type": f"urn:sluice:problem:{code}",
+        "title": title,
+        "status": status.value,
+        "detail": detail,
+        "code": code,
+        "request_id": request_id,
+        "errors": [{"pointer": field.pointer, "detail": field.detail} for field in fields],
+    }
+    return Response(
+        orjson.dumps(document),
+        status_code=status.value,
+        headers={**_HEADERS.get(status, {}), **(headers or {})},
+        media_type=MEDIA_TYPE,
+    )

@@ -1,0 +1,85 @@
+"""The frame of the command: help, exit codes, and what it loads."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Cli
+
+COMMANDS = ("up", "down", "status", "publish", "models", "predict", "invoke", "logs")
+HEAVY = ("aiohttp", "boto3", "botocore", "moto", "numpy", "onnxruntime", "pydantic", "urllib3")
+
+
+def run(*arguments: str, home: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "SLUICE_HOME": str(home), **more}
+    command = [str(Path(sys.executable).with_name("sluice")), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_help_lists_every_command_and_the_exit_codes(down: Cli) -> None:
+    shown = down("--help").stdout
+    for command in COMMANDS:
+        assert f"\n  {command} " in shown
+    assert "3  the stack is not up" in shown
+
+
+@pytest.mark.parametrize("command", ["publish", "models", "predict", "invoke", "logs"])
+def test_help_of_a_command_has_examples_as_they_are_written(down: Cli, command: str) -> None:
+    result = down(command, "--help")
+    assert result.exit_code == 0
+    assert f"\n    sluice {command} " in result.stdout.partition("Examples:")[2]
+
+
+def test_the_frame_loads_nothing_heavy() -> None:
+    code = "import json, sys, infra.cli.main; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert set(HEAVY).isdisjoint(json.loads(done.stdout))
+
+
+def test_the_installed_command_ends_with_one_sentence_and_no_colour(tmp_path: Path) -> None:
+    done = run("models", home=tmp_path)
+    assert done.returncode == 3
+    assert done.stdout == ""
+    assert done.stderr == "Error: The stack is not up. Start it with `sluice up` (or `make run`).\n"
+
+
+def test_the_version_is_the_packages(tmp_path: Path) -> None:
+    done = run("--version", home=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.count(".") == 2
+
+
+@pytest.mark.parametrize("arguments", [("nothing",), ("models", "--nothing"), ("predict",), ("logs", "--tail", "x")])
+def test_wrong_usage_exits_with_2(down: Cli, arguments: tuple[str, ...]) -> None:
+    result = down(*arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert "Usage: " in result.stderr
+
+
+def test_a_folder_that_cannot_be_read_is_one_sentence(down: Cli) -> None:
+    down.home.logs.mkdir(parents=True)
+    (down.home.logs / "aws.log").mkdir()
+    result = down("logs", "aws")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: ")
+
+
+def test_a_reader_that_leaves_early_ends_it_quietly(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "aws.log").write_text("a line\n" * 100_000)
+    command = f"{Path(sys.executable).with_name('sluice')} logs --tail 100000 | head -n 1"
+    done = subprocess.run(
+        ["bash", "-c", command],
+        env={**os.environ, "SLUICE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.endswith("a line\n")
+    assert done.stderr == ""

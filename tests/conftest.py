@@ -1,0 +1,78 @@
+"""Fixtures for all tests: the AWS services of the local stack in a process of their own, made from `template.yaml`."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from botocore.session import Session
+
+from infra.local.resources import provision
+from infra.local.stack import REGION, StackSpec
+from infra.local.template import load_stack
+
+ROOT = Path(__file__).parent.parent
+
+# Port 0 and a line that says which one it became: no other process can take it in between.
+_SERVE = """
+from infra.local.aws_services import build_app, serve
+serve(build_app("http://127.0.0.1:1"), 0, lambda port: print(port, flush=True))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalAws:
+    """The AWS services at `url`, with the stores of the template created."""
+
+    url: str
+    stack: StackSpec
+
+    @property
+    def models_table(self) -> str:
+        return self.stack.resources["ModelsTable"].name
+
+    @property
+    def keys_table(self) -> str:
+        return self.stack.resources["KeysTable"].name
+
+    @property
+    def bucket(self) -> str:
+        return self.stack.resources["ModelBucket"].name
+
+
+@pytest.fixture(scope="session")
+def stack() -> StackSpec:
+    """What `template.yaml` describes."""
+    return load_stack(ROOT / "template.yaml", stack_name="tests")
+
+
+@pytest.fixture(scope="session")
+def local_aws(stack: StackSpec, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
+    """The AWS services, started once; tests use names of their own in it."""
+    log = tmp_path_factory.mktemp("aws") / "log"
+    command = [sys.executable, "-c", _SERVE]
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True) as server,
+    ):
+        try:
+            assert server.stdout is not None
+            port = server.stdout.readline().strip()
+            assert port, f"the AWS services ended with status {server.wait()}:\n{log.read_text()}"
+            url = f"http://127.0.0.1:{port}"
+            provision(stack, url, on_progress=lambda _line: None)
+            yield LocalAws(url, stack)
+        finally:
+            server.kill()
+
+
+@pytest.fixture(scope="session")
+def aws_session() -> Session:
+    """A session with credentials that no other AWS accepts, whatever this machine's configuration holds."""
+    session = Session(session_vars={"profile": (None, [], None, None), "config_file": (None, None, os.devnull, None)})
+    session.set_credentials("test", "test")
+    session.set_config_variable("region", REGION)
+    return session

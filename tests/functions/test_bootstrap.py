@@ -1,0 +1,158 @@
+"""The real handlers, as their composition roots make them, on the AWS services of the local stack."""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.session import Session
+
+from functions.api import bootstrap as api
+from functions.authorizer import bootstrap as authorizer
+from functions.predict import bootstrap as predict
+from infra.local.stack import REGION
+from shared.adapters.aws import client
+from shared.adapters.dynamodb_keys import DynamoDBKeys
+from shared.adapters.dynamodb_models import DynamoDBModels
+from shared.adapters.s3_packages import S3Packages
+from shared.domain.credentials import new_key
+from shared.domain.dtypes import DType
+from shared.domain.model import PackageDescription, Placement
+from shared.domain.signature import Signature, TensorSpec
+from shared.usecases.publish_model import PublishModel
+from tests.adapters.samples import unique
+from tests.conftest import LocalAws
+from tests.functions.support import EVENTS, Function
+from tests.models import add_model, manifest, tensor, write_package
+
+SIGNATURE = Signature(
+    inputs=(TensorSpec("x", DType.FP32, (None, 2)),), outputs=(TensorSpec("y", DType.FP32, (None, 2)),)
+)
+
+
+@pytest.fixture(autouse=True)
+def _keep_loggers() -> Iterator[None]:
+    loggers = [logging.getLogger(name) for name in ("functions", "shared")]
+    before = [(logger, logger.handlers, logger.level, logger.propagate) for logger in loggers]
+    yield
+    for logger, handlers, level, propagate in before:
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)
+
+
+@pytest.fixture
+def environment(local_aws: LocalAws, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Mapping[str, str]:
+    """What the template gives the functions; botocore reads its part from the process's own environment."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": local_aws.url,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+    }.items():
+        monkeypatch.setenv(name, value)
+    return {
+        "SLUICE_KEYS_TABLE": local_aws.keys_table,
+        "SLUICE_MODELS_TABLE": local_aws.models_table,
+        "SLUICE_MODEL_BUCKET": local_aws.bucket,
+        "SLUICE_ENDPOINT_NAME": "",
+        "SLUICE_CACHE_DIR": str(tmp_path / "cache"),
+    }
+
+
+class Described:
+    """Reads no package: says what the test says."""
+
+    def __init__(self, model: str, placement: Placement) -> None:
+        self._description = PackageDescription(model, 1, SIGNATURE, placement, {"example": [1, 2]})
+
+    def describe(self, folder: Path) -> PackageDescription:
+        return self._description
+
+
+def publish(local_aws: LocalAws, session: Session, folder: Path, placement: Placement = Placement.FUNCTION) -> str:
+    model = unique("plus")
+    document = manifest(model, 1, [tensor("x", DType.FP32, [-1, 2])], [tensor("y", DType.FP32, [-1, 2])])
+    dynamodb = client("dynamodb", session=session, endpoint_url=local_aws.url)
+    s3 = client("s3", session=session, endpoint_url=local_aws.url)
+    PublishModel(
+        DynamoDBModels(dynamodb, local_aws.models_table),
+        S3Packages(s3, local_aws.bucket),
+        Described(model, placement),
+    )(write_package(folder / model, add_model(1.0), document))
+    return model
+
+
+def test_predict_fetches_a_published_package_and_runs_it(
+    environment: Mapping[str, str], local_aws: LocalAws, aws_session: Session, tmp_path: Path
+) -> None:
+    model = publish(local_aws, aws_session, tmp_path)
+    function = Function(predict.build(environment))
+    assert function("GET", "/ready", principal=None).json["ready"] is True
+    answer = function("POST", f"/v1/models/{model}/predict", body={"instances": [[1, 2], [3, 4]]})
+    assert (answer.status, answer.json["predictions"]) == (200, [[2, 3], [4, 5]])
+    assert answer.json["model"] == {"name": model, "version": 1, "variant": "main", "backend": "function"}
+
+
+def test_predict_without_a_container_says_so(
+    environment: Mapping[str, str], local_aws: LocalAws, aws_session: Session, tmp_path: Path
+) -> None:
+    model = publish(local_aws, aws_session, tmp_path, Placement.CONTAINER)
+    answer = Function(predict.build(environment))("POST", f"/v1/models/{model}/predict", body={"instances": [[1, 2]]})
+    assert (answer.status, answer.json["code"]) == (503, "backend_unavailable")
+
+
+def test_readiness_names_an_endpoint_and_a_table_that_are_not_there(environment: Mapping[str, str]) -> None:
+    function = Function(
+        predict.build({**environment, "SLUICE_ENDPOINT_NAME": "absent", "SLUICE_MODELS_TABLE": "absent"})
+    )
+    answer = function("GET", "/ready", principal=None)
+    assert answer.status == 503
+    models, endpoint = answer.json["missing"]
+    assert models == "models: The model registry refused the call: ResourceNotFoundException."
+    assert endpoint == "endpoint: the endpoint absent is Missing"
+
+
+def test_predict_makes_no_client_that_its_path_does_not_use(
+    environment: Mapping[str, str], local_aws: LocalAws, aws_session: Session, tmp_path: Path, monkeypatch: Any
+) -> None:
+    model = publish(local_aws, aws_session, tmp_path)
+    made: list[str] = []
+
+    def spy(service: str, **options: Any) -> Any:
+        made.append(service)
+        factory: Any = client
+        return factory(service, **options)
+
+    monkeypatch.setattr(predict, "client", spy)
+    function = Function(predict.build({**environment, "SLUICE_ENDPOINT_NAME": "endpoint"}))
+    function("GET", "/health", principal=None)
+    assert made == ["dynamodb"]
+    function("POST", f"/v1/models/{model}/predict", body={"instances": [[1, 2]]})
+    function("POST", f"/v1/models/{model}/predict", body={"instances": [[1, 2]]})
+    assert made == ["dynamodb", "s3"]
+
+
+def test_the_catalogue_and_the_contract_show_a_published_model(
+    environment: Mapping[str, str], local_aws: LocalAws, aws_session: Session, tmp_path: Path
+) -> None:
+    model = publish(local_aws, aws_session, tmp_path)
+    function = Function(api.build(environment))
+    assert model in [summary["name"] for summary in function("GET", "/v1/models").json["models"]]
+    assert function("GET", f"/v1/models/{model}").json["signature"]["inputs"][0]["shape"] == [-1, 2]
+    operation = function("GET", "/openapi.json", principal=None).json["paths"][f"/v1/models/{model}/predict"]["post"]
+    assert operation["requestBody"]["content"]["application/json"]["example"] == {"instances": [[1, 2]]}
+
+
+def test_the_authorizer_knows_a_stored_key_and_no_other(
+    environment: Mapping[str, str], local_aws: LocalAws, aws_session: Session
+) -> None:
+    text, key = new_key("acme", frozenset({"predict"}), "demo")
+    dynamodb = client("dynamodb", session=aws_session, endpoint_url=local_aws.url)
+    DynamoDBKeys(dynamodb, local_aws.keys_table).add(key)
+    handler = authorizer.build(environment)
+    event = json.loads((EVENTS / "authorizer.json").read_text())
+    assert handler(event, None) == {"isAuthorized": False}
+    allowed = handler({**event, "identitySource": [f"Bearer {text}"]}, None)
+    assert (allowed["isAuthorized"], allowed["context"]["tenant"]) == (True, "acme")

@@ -1,0 +1,79 @@
+"""What a cold start imports: each handler in a fresh process, with the environment that the template gives it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from infra.local.stack import REGION, StackSpec
+from tests.conftest import ROOT
+
+WEB = {"fastapi", "starlette", "pydantic", "mangum"}
+TRAINING = {"sklearn", "skl2onnx", "torch", "onnx", "transformers"}
+LOCAL = {"infra", "examples", "tests", "moto", "aiohttp", "flask", "awslambdaric", "typer", "rich"}
+NEVER = TRAINING | LOCAL | {"boto3", "aws_lambda_powertools", "pandas", "requests"}
+
+_IMPORT = """
+import importlib, json, sys
+module, function = sys.argv[1].rsplit(".", 1)
+assert callable(getattr(importlib.import_module(module), function))
+print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
+"""
+
+
+def cold_import(stack: StackSpec, function: str) -> set[str]:
+    spec = stack.functions[function]
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
+    environment = {"AWS_DEFAULT_REGION": REGION, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", _IMPORT, spec.handler],
+        env={**kept, **environment, **spec.environment},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return set(json.loads(done.stdout))
+
+
+@pytest.mark.parametrize(
+    ("function", "needed", "refused"),
+    [
+        ("AuthorizerFunction", {"botocore"}, {"numpy", "onnxruntime", "PIL", "orjson", "tokenizers", "asyncio"} | WEB),
+        ("PredictFunction", {"onnxruntime", "numpy", "fastapi"}, {"tokenizers"}),
+        ("ApiFunction", {"fastapi", "pydantic"}, {"numpy", "onnxruntime", "PIL", "tokenizers"}),
+    ],
+)
+def test_a_function_imports_what_its_path_needs(
+    stack: StackSpec, function: str, needed: set[str], refused: set[str]
+) -> None:
+    imported = cold_import(stack, function)
+    assert needed <= imported
+    assert imported & (refused | NEVER) == set()
+
+
+def test_every_function_of_the_template_is_held_to_it(stack: StackSpec) -> None:
+    assert set(stack.functions) == {"AuthorizerFunction", "PredictFunction", "ApiFunction"}
+
+
+@pytest.mark.parametrize("function", ["AuthorizerFunction", "PredictFunction", "ApiFunction"])
+def test_a_bad_setting_stops_the_start_with_its_name(stack: StackSpec, function: str) -> None:
+    spec = stack.functions[function]
+    done = subprocess.run(
+        [sys.executable, "-c", _IMPORT, spec.handler],
+        env={"PATH": os.environ["PATH"], "AWS_DEFAULT_REGION": REGION, "SLUICE_READ_TIMEOUT_S": "soon"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "SLUICE_READ_TIMEOUT_S" in done.stderr
+    assert "_TABLE is not set" in done.stderr
+    assert "soon" not in done.stderr

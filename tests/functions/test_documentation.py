@@ -1,0 +1,205 @@
+import json
+import logging
+import re
+from typing import Any
+
+import orjson
+import pytest
+from openapi_schema_validator import OAS31Validator
+from openapi_spec_validator import validate
+
+from functions.api.bootstrap import application
+from functions.api.documentation import CONTRACT, MAX_MODELS
+from infra.local.stack import StackSpec
+from infra.openapi import render
+from shared.domain.dtypes import DType
+from shared.domain.signature import Content, Signature, TensorSpec
+from tests.fakes import InMemoryModels
+from tests.functions.conftest import Serve
+from tests.functions.support import SIGNATURE, Function, published
+
+IMAGE = TensorSpec("image", DType.FP32, (None, 4), layouts=((2, 2),), content=Content.IMAGE, minimum=0, maximum=16)
+TEXT = TensorSpec("text", DType.BYTES, (None,), content=Content.TEXT, max_length=5)
+LABEL = TensorSpec("label", DType.BYTES, (None,), classes=("yes", "no"))
+VECTOR = TensorSpec("vector", DType.FP32, (None, 3))
+TWO = Signature(inputs=(TEXT, IMAGE), outputs=(LABEL, VECTOR), max_batch=2)
+SINGLE = Signature(inputs=(TensorSpec("n", DType.INT64, (2,)),), outputs=(VECTOR,), batched=False)
+
+
+@pytest.fixture
+def registry() -> InMemoryModels:
+    return InMemoryModels(
+        published("pair", metadata={"example": [1.0, 2.0]}),
+        published("two.parts", signature=TWO, metadata={"example": {"text": "hi", "image": [1, 2, 3, 4]}}),
+        published("single", signature=SINGLE, metadata={"example": None}),
+    )
+
+
+@pytest.fixture
+def function(serve: Serve, registry: InMemoryModels, log: logging.Logger) -> Function:
+    return serve(application(registry, log, contract_ttl_s=60))
+
+
+@pytest.fixture
+def document(function: Function) -> dict[str, Any]:
+    answer = function("GET", "/openapi.json", principal=None)
+    assert (answer.status, answer.is_base64) == (200, False)
+    return dict(answer.json)
+
+
+def test_the_committed_contract_is_what_the_routes_say() -> None:
+    assert CONTRACT.read_text(encoding="utf-8") == render(), "run: python -m infra.openapi"
+
+
+def test_the_document_is_valid_openapi_3_1(document: dict[str, Any]) -> None:
+    assert document["openapi"].startswith("3.1")
+    validate(document)
+
+
+def test_it_has_every_route_of_the_template_but_its_own(document: dict[str, Any], stack: StackSpec) -> None:
+    (api,) = stack.http_apis.values()
+    routes = {(route.method, route.path): route for route in api.routes if not re.match("/docs|/openapi", route.path)}
+    described = {
+        (method.upper(), path): operation
+        for path, operations in json.loads(CONTRACT.read_text())["paths"].items()
+        for method, operation in operations.items()
+    }
+    assert described.keys() == routes.keys()
+    for key, operation in described.items():
+        assert bool(operation.get("security")) == bool(routes[key].authorizer), key
+
+
+def test_problems_are_declared_with_their_codes(document: dict[str, Any]) -> None:
+    responses = document["paths"]["/v1/models/{model}/predict"]["post"]["responses"]
+    assert set(responses) == {
+        "200", "400", "401", "403", "404", "413", "415", "422", "500", "502", "503", "504",
+    }  # fmt: skip
+    for status, response in responses.items():
+        if status != "200":
+            assert response["content"]["application/problem+json"]["schema"]["$ref"].endswith("/Problem")
+    assert "`wrong_shape`" in responses["422"]["description"]
+    assert "GatewayMessage" in json.dumps(responses["403"]["content"]["application/json"])
+
+
+def test_every_model_has_its_own_operation(document: dict[str, Any]) -> None:
+    operation = document["paths"]["/v1/models/two.parts/predict"]["post"]
+    assert operation["operationId"] == "predict_two.parts"
+    assert operation["security"] == [{"bearer": []}]
+    assert "single" not in operation["description"]
+
+
+def schema_of(document: dict[str, Any], model: str, part: str) -> OAS31Validator:
+    operation = document["paths"][f"/v1/models/{model}/predict"]["post"]
+    place = operation["requestBody"] if part == "request" else operation["responses"]["200"]
+    schema = place["content"]["application/json"]["schema"]
+    return OAS31Validator({**schema, "components": document["components"]})  # references lead into the same document
+
+
+@pytest.mark.parametrize("model", ["pair", "two.parts"])
+def test_the_example_fits_the_schema(document: dict[str, Any], model: str) -> None:
+    content = document["paths"][f"/v1/models/{model}/predict"]["post"]["requestBody"]["content"]["application/json"]
+    assert content["example"]["instances"]
+    schema_of(document, model, "request").validate(content["example"])
+
+
+@pytest.mark.parametrize(
+    ("model", "body", "fits"),
+    [
+        ("pair", {"instances": [[1, 2]] * 4}, True),
+        ("pair", {"instances": [{"a": 1, "b": 2}]}, True),
+        ("pair", {"instances": [[[1], [2]]]}, True),
+        ("pair", {"inputs": {"x": [[1, 2]]}}, True),
+        ("pair", {"instances": [[1, 2]] * 5}, False),
+        ("pair", {"instances": []}, False),
+        ("pair", {"instances": [[1]]}, False),
+        ("pair", {"instances": [[1, "2"]]}, False),
+        ("pair", {"instances": [[1, 1001]]}, False),
+        ("pair", {"instances": [{"a": 1}]}, False),
+        ("pair", {"rows": [[1, 2]]}, False),
+        ("two.parts", {"instances": [{"text": "hello", "image": {"b64": "aGk="}}]}, True),
+        ("two.parts", {"instances": [{"text": "hello", "image": [[1, 2], [3, 4]]}]}, True),
+        ("two.parts", {"inputs": {"text": ["a", "b"], "image": [[1, 2, 3, 4]] * 2}}, True),
+        ("two.parts", {"instances": [{"text": "hello!", "image": [1, 2, 3, 4]}]}, False),
+        ("two.parts", {"instances": [{"text": "hello"}]}, False),
+        ("single", {"instances": [[1, 2]]}, True),
+        ("single", {"inputs": {"n": [1, 2]}}, True),
+        ("single", {"instances": [[1, 2], [1, 2]]}, False),
+        ("single", {"instances": [[1.5, 2]]}, False),
+    ],
+)
+def test_the_schema_takes_what_the_signature_takes(
+    document: dict[str, Any], model: str, body: dict[str, Any], fits: bool
+) -> None:
+    assert schema_of(document, model, "request").is_valid(body) is fits
+
+
+@pytest.mark.parametrize(
+    ("model", "prediction", "fits"),
+    [
+        ("pair", {"left": 0.5, "right": 1}, True),
+        ("pair", [0.5, 1], False),
+        ("two.parts", {"label": "yes", "vector": [1, 2, 3]}, True),
+        ("two.parts", {"label": "maybe", "vector": [1, 2, 3]}, False),
+    ],
+)
+def test_the_schema_says_what_predictions_look_like(
+    document: dict[str, Any], model: str, prediction: Any, fits: bool
+) -> None:
+    answer = {
+        "predictions": [prediction],
+        "model": {"name": model, "version": 1, "variant": "main", "backend": "function"},
+        "prediction_id": "1",
+    }
+    assert schema_of(document, model, "response").is_valid(answer) is fits
+
+
+def test_the_document_is_kept_for_its_time(serve: Serve, registry: InMemoryModels, log: logging.Logger) -> None:
+    kept = serve(application(registry, log, contract_ttl_s=60))
+    first = kept("GET", "/openapi.json").body
+    registry.add(published("late"))
+    assert kept("GET", "/openapi.json").body == first
+    renewed = serve(application(registry, log, contract_ttl_s=0))
+    assert "/v1/models/late/predict" in renewed("GET", "/openapi.json").json["paths"]
+
+
+def test_the_document_stays_below_lambdas_limit(serve: Serve, log: logging.Logger) -> None:
+    wide = TensorSpec("x", DType.FP32, (None, 30), features=tuple(f"a feature with a name {i}" for i in range(30)))
+    signature = Signature(inputs=(wide,), outputs=SIGNATURE.outputs)
+    registry = InMemoryModels(*(published(f"m{number}", signature=signature) for number in range(MAX_MODELS + 50)))
+    function = serve(application(registry, log, contract_ttl_s=0))
+    assert len(function("GET", "/openapi.json").body) < 5_000_000
+
+
+def test_the_page_loads_nothing_from_elsewhere(function: Function) -> None:
+    answer = function("GET", "/docs", principal=None)
+    html = answer.body.decode()
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "default-src 'self'" in answer.headers["content-security-policy"]
+    assert "http" not in html.replace("http-equiv", "")
+    assert '"validatorUrl": null' in html
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', html)
+    assert len(loaded) == 3
+    for address in loaded:
+        assert function("GET", f"/{address}", principal=None).status == 200, address
+
+
+@pytest.mark.parametrize(
+    ("name", "media_type", "is_base64"),
+    [
+        ("swagger-ui-bundle.js", "text/javascript; charset=utf-8", False),
+        ("swagger-ui.css", "text/css; charset=utf-8", False),
+        ("favicon.png", "image/png", True),
+    ],
+)
+def test_the_files_of_the_page(function: Function, name: str, media_type: str, is_base64: bool) -> None:
+    answer = function("GET", f"/docs/{name}", principal=None)
+    assert (answer.status, answer.headers["content-type"], answer.is_base64) == (200, media_type, is_base64)
+    assert "max-age" in answer.headers["cache-control"]
+    assert len(answer.body) > 1000
+    assert len(orjson.dumps(answer.body.decode("latin-1"))) < 6 * 1024 * 1024
+
+
+@pytest.mark.parametrize("name", ["redoc.standalone.js", "..", "%2e%2e%2fcore.py", "nothing", "swagger-ui.css%00"])
+def test_no_other_file_can_be_read(function: Function, name: str) -> None:
+    answer = function("GET", f"/docs/{name}", principal=None)
+    assert (answer.status, answer.headers["content-type"]) == (404, "application/problem+json")

@@ -1,0 +1,43 @@
+"""The files in `tests/events`: of AWS's shape, and each for a route of the template."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aws_lambda_powertools.utilities.parser.models import ApiGatewayAuthorizerRequestV2, APIGatewayProxyEventV2Model
+
+from infra.local.stack import StackSpec
+from tests.functions.support import EVENTS
+
+FILES = sorted(EVENTS.glob("*.json"))
+
+
+def read(file: Path) -> dict[str, Any]:
+    return dict(json.loads(file.read_text()))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_an_event_has_the_shape_of_aws(file: Path) -> None:
+    model = ApiGatewayAuthorizerRequestV2 if file.stem == "authorizer" else APIGatewayProxyEventV2Model
+    parsed = model.model_validate(read(file))
+    assert parsed.version == "2.0"
+    assert parsed.routeKey == parsed.requestContext.routeKey
+    assert parsed.rawPath == parsed.requestContext.http.path
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_an_event_is_for_a_route_of_its_function(file: Path, stack: StackSpec) -> None:
+    event = read(file)
+    (api,) = stack.http_apis.values()
+    route = next(route for route in api.routes if route.key == event["routeKey"])
+    if file.stem == "authorizer":
+        assert route.authorizer
+        return
+    assert route.function.lower().startswith(file.stem.partition("_")[0])
+    assert bool(route.authorizer) == ("authorizer" in event["requestContext"])
+
+
+def test_every_function_has_an_event(stack: StackSpec) -> None:
+    prefixes = {file.stem.partition("_")[0] for file in FILES}
+    assert prefixes == {name.removesuffix("Function").lower() for name in stack.functions}

@@ -1,0 +1,3 @@
+"""Does not load."""
+
+raise RuntimeError("no such table")

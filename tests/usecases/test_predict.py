@@ -1,0 +1,119 @@
+"""Predict: who may, in which order, and what is told to whom."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from shared.domain.dtypes import DType
+from shared.domain.errors import BackendTimeout, InsufficientScope, InvalidRequest, ModelNotFound, WrongShape
+from shared.domain.model import ModelVersion, Placement
+from shared.domain.ports import InferenceContext
+from shared.domain.principal import Principal
+from shared.domain.signature import Signature, TensorSpec
+from shared.domain.tensors import Array, Tensors
+from shared.domain.validation import Inputs
+from shared.usecases.predict import Predict
+from tests.fakes import FakeBackend, InMemoryModels
+
+SIGNATURE = Signature(
+    inputs=(TensorSpec("x", DType.FP32, (None, 4), layouts=((2, 2),)),),
+    outputs=(TensorSpec("y", DType.FP32, (None, 4)),),
+    max_batch=2,
+)
+CONTEXT = InferenceContext(request_id="r", tenant="acme", deadline_ms=1000)
+
+
+def version(number: int, placement: Placement = Placement.FUNCTION, model: str = "double") -> ModelVersion:
+    return ModelVersion(model, number, f"digest-{number}", (), SIGNATURE, placement, "2026-01-01T00:00:00+00:00")
+
+
+def double(_version: ModelVersion, inputs: Tensors) -> Mapping[str, Array]:
+    return {"y": inputs["x"] * 2}
+
+
+def caller(*scopes: str) -> Principal:
+    return Principal("acme", "k1", frozenset(scopes), "demo")
+
+
+def given(*shape: int) -> Inputs:
+    return Inputs({"x": np.ones(shape, np.float32)})
+
+
+def test_the_highest_version_runs_where_it_is_placed() -> None:
+    function, container = FakeBackend(double), FakeBackend(double)
+    models = InMemoryModels(version(2, Placement.CONTAINER), version(10, Placement.FUNCTION), version(9))
+    predict = Predict(models, {Placement.FUNCTION: function, Placement.CONTAINER: container})
+    made = predict(caller("predict"), "double", lambda _signature: given(1, 4), CONTEXT)
+    assert (made.version.version, made.backend) == (10, "function")
+    assert made.outputs["y"].tolist() == [[2.0] * 4]
+    assert not container.calls
+    assert [call[2] for call in function.calls] == [CONTEXT]
+    assert made.timings_ms.keys() == {"route", "decode", "run"}
+    again = predict(caller("predict"), "double", lambda _signature: given(1, 4), CONTEXT)
+    assert again.prediction_id != made.prediction_id
+
+
+def test_decode_gets_the_signature_and_the_backend_conformed_tensors() -> None:
+    backend = FakeBackend(double)
+    seen: list[Signature] = []
+
+    def decode(signature: Signature) -> Inputs:
+        seen.append(signature)
+        return given(2, 2, 2)
+
+    Predict(InMemoryModels(version(1)), {Placement.FUNCTION: backend})(caller("predict"), "double", decode, CONTEXT)
+    assert seen == [SIGNATURE]
+    assert backend.calls[0][1]["x"].shape == (2, 4)
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (3, 4), (1, 5), (4,), (1, 4, 1)])
+def test_what_does_not_conform_reaches_no_backend(shape: tuple[int, ...]) -> None:
+    backend = FakeBackend(double)
+    predict = Predict(InMemoryModels(version(1)), {Placement.FUNCTION: backend})
+    with pytest.raises(InvalidRequest):
+        predict(caller("predict"), "double", lambda _signature: given(*shape), CONTEXT)
+    assert not backend.calls
+
+
+def test_a_body_that_cannot_be_decoded_reaches_no_backend() -> None:
+    backend = FakeBackend(double)
+
+    def decode(_signature: Signature) -> Inputs:
+        raise WrongShape.at("/instances", "is bent")
+
+    with pytest.raises(WrongShape):
+        Predict(InMemoryModels(version(1)), {Placement.FUNCTION: backend})(caller("predict"), "double", decode, CONTEXT)
+    assert not backend.calls
+
+
+def unreadable(_signature: Signature) -> Inputs:
+    raise AssertionError("the body was read")
+
+
+@pytest.mark.parametrize("scopes", [(), ("predict:other",), ("admin",), ("predict:doubl",)])
+@pytest.mark.parametrize("model", ["double", "absent"])
+def test_a_caller_without_scope_learns_nothing_of_what_exists(scopes: tuple[str, ...], model: str) -> None:
+    models = InMemoryModels(version(1))
+    with pytest.raises(InsufficientScope) as caught:
+        Predict(models, {Placement.FUNCTION: FakeBackend(double)})(caller(*scopes), model, unreadable, CONTEXT)
+    assert models.calls == 0
+    assert caught.value.detail == f"This needs a credential with the scope 'predict' or 'predict:{model}'."
+
+
+def test_the_scope_of_one_model_is_enough_for_it() -> None:
+    predict = Predict(InMemoryModels(version(1)), {Placement.FUNCTION: FakeBackend(double)})
+    made = predict(caller("predict:double"), "double", lambda _signature: given(1, 4), CONTEXT)
+    assert made.version.model == "double"
+
+
+def test_an_unknown_model_is_told_before_the_body_is_read() -> None:
+    with pytest.raises(ModelNotFound):
+        Predict(InMemoryModels(version(1)), {})(caller("predict"), "absent", unreadable, CONTEXT)
+
+
+def test_a_backend_error_is_the_caller_s_to_see() -> None:
+    late = InferenceContext(request_id="r", tenant="acme", deadline_ms=0)
+    predict = Predict(InMemoryModels(version(1)), {Placement.FUNCTION: FakeBackend(double)})
+    with pytest.raises(BackendTimeout):
+        predict(caller("predict"), "double", lambda _signature: given(1, 4), late)
