@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help setup run test check lock clean
+.PHONY: help setup run test check bench lock clean
 .DEFAULT_GOAL := help
 
 help:  ## show what there is to make
@@ -27,7 +27,7 @@ run: setup  ## start the whole stack on 127.0.0.1 (PORT=… moves the API)
 	@$(BIN)/sluice up
 
 test: setup  ## run every test, the ones that start the stack included
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n 2 $(ARGS)
 
 check: $(STAMP)  ## lint, types, import rule, template
 	@$(BIN)/ruff format --check .
@@ -35,6 +35,9 @@ check: $(STAMP)  ## lint, types, import rule, template
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/cfn-lint template.yaml
+
+bench: setup  ## measure; writes build/bench
+	@$(BIN)/python -m benchmarks.first_light
 
 lock: $(STAMP)  ## resolve requirements/ anew
 	@for name in uv weights; do $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --no-deps --upgrade requirements/$$name.in -o requirements/$$name.txt; done

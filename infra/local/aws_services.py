@@ -5,31 +5,22 @@ Run as `python -m infra.local.aws_services --port 4566 --lambda-url http://127.0
 """
 
 import argparse
-import json
 import logging
 import os
-import re
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, cast
 
-import urllib3
-
+from infra.local.aws_forward import ForwardInvoke, ForwardServices, service_of
 from infra.local.stack import ACCOUNT_ID, REGION
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-_INVOKE: Final = re.compile(r"/2015-03-31/functions/[^/]+/invocations")
-_SCOPE: Final = re.compile(r"Credential=[^/]+/\d+/[^/]+/([^/]+)/aws4_request")
-_MAX_INVOKE_BYTES: Final = 6 * 1024 * 1024  # Lambda's limit on a synchronous request
 # A forwarded invocation keeps its thread until the function has answered, and that function needs threads, too.
 _THREADS: Final = 64
-# Lambda lets a function run for 15 minutes, and its service may have requests queueing before that.
-_INVOKE_TIMEOUT: Final = urllib3.Timeout(connect=2, read=960)
-_HOP_BY_HOP: Final = frozenset({"connection", "content-length", "host", "keep-alive", "transfer-encoding"})
 
 
 class Atomic:
@@ -62,46 +53,15 @@ class Atomic:
             return self._dynamodb
         if environ["REQUEST_METHOD"] in {"GET", "HEAD", "OPTIONS"} or "HTTP_X_AMZ_TARGET" in environ:
             return None
-        scope = _SCOPE.search(environ.get("HTTP_AUTHORIZATION", ""))
-        # Like moto, take a request without that header (a presigned one) for S3's.
-        return self._s3_writes if scope is None or scope[1] == "s3" else None
+        # Like moto, take a request that is not signed in its header (a presigned one) for S3's.
+        return self._s3_writes if service_of(environ) in {None, "s3"} else None
 
 
-class LambdaForward:
-    """WSGI middleware that passes Lambda's Invoke on to the service that runs the real functions."""
+def build_app(lambda_url: str, *, services: Mapping[str, str] | None = None, atomic: bool = True) -> "WSGIApplication":
+    """The whole WSGI application; `services` are those that another endpoint has, with its address.
 
-    def __init__(self, app: "WSGIApplication", lambda_url: str) -> None:
-        self._app = app
-        self._url = lambda_url.rstrip("/")
-        self._pool = urllib3.PoolManager(maxsize=64, timeout=_INVOKE_TIMEOUT, retries=False)
-
-    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """WSGI."""
-        # The address as it was sent: a function may be named by its ARN, with its colons encoded.
-        target = str(environ.get("REQUEST_URI") or environ["PATH_INFO"])
-        path = target.partition("?")[0]
-        if environ["REQUEST_METHOD"] != "POST" or _INVOKE.fullmatch(path) is None:
-            return self._app(environ, start_response)
-        length = int(environ.get("CONTENT_LENGTH") or 0)
-        if length > _MAX_INVOKE_BYTES:
-            message = f"Request must be smaller than {_MAX_INVOKE_BYTES} bytes for the InvokeFunction operation"
-            return _lambda_error(start_response, "413 Request Entity Too Large", "RequestTooLargeException", message)
-        payload = environ["wsgi.input"].read(length)
-        try:
-            answer = self._pool.request(
-                "POST", self._url + target, body=payload, headers=_headers(environ), redirect=False
-            )
-        except urllib3.exceptions.HTTPError as error:
-            message = f"The local Lambda service at {self._url} does not answer: {error}"
-            return _lambda_error(start_response, "500 Internal Server Error", "ServiceException", message)
-        headers = [(name, value) for name, value in answer.headers.items() if name.lower() not in _HOP_BY_HOP]
-        headers.append(("Content-Length", str(len(answer.data))))
-        start_response(f"{answer.status} {answer.reason or 'OK'}", headers)
-        return [answer.data]
-
-
-def build_app(lambda_url: str, *, atomic: bool = True) -> "WSGIApplication":
-    """The whole WSGI application; `atomic=False` is bare moto, for the test that shows what the locks are for."""
+    `atomic=False` is bare moto, for the test that shows what the locks are for.
+    """
     # What moto takes from the environment must be there before its modules are imported.
     os.environ["MOTO_ACCOUNT_ID"] = ACCOUNT_ID
     os.environ["AWS_DEFAULT_REGION"] = REGION
@@ -124,7 +84,7 @@ def build_app(lambda_url: str, *, atomic: bool = True) -> "WSGIApplication":
         return backend
 
     moto_app = cast("WSGIApplication", Dispatcher(create))
-    return LambdaForward(Atomic(moto_app) if atomic else moto_app, lambda_url)
+    return ForwardInvoke(ForwardServices(Atomic(moto_app) if atomic else moto_app, services or {}), lambda_url)
 
 
 def serve(app: "WSGIApplication", port: int, on_bound: Callable[[int], None] | None = None) -> None:
@@ -162,11 +122,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m infra.local.aws_services", description=__doc__)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--lambda-url", required=True)
+    parser.add_argument("--service", action="append", default=[], metavar="NAME=URL", help="a service elsewhere")
     arguments = parser.parse_args()
     # At once, and without a traceback: nothing here outlives the process.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    serve(build_app(arguments.lambda_url), arguments.port)
+    services = dict(service.split("=", 1) for service in arguments.service)
+    serve(build_app(arguments.lambda_url, services=services), arguments.port)
 
 
 def _drained(answer: Iterable[bytes]) -> list[bytes]:
@@ -176,29 +138,6 @@ def _drained(answer: Iterable[bytes]) -> list[bytes]:
         close = getattr(answer, "close", None)
         if close is not None:
             close()
-
-
-def _headers(environ: "WSGIEnvironment") -> dict[str, str]:
-    headers = {
-        name.removeprefix("HTTP_").replace("_", "-").lower(): str(value)
-        for name, value in environ.items()
-        if name.startswith("HTTP_") or (name == "CONTENT_TYPE" and value)
-    }
-    return {name: value for name, value in headers.items() if name not in _HOP_BY_HOP}
-
-
-def _lambda_error(start_response: "StartResponse", status: str, code: str, message: str) -> list[bytes]:
-    """An error as Lambda's rest-json protocol gives it."""
-    body = json.dumps({"Type": "Service", "Message": message}).encode()
-    start_response(
-        status,
-        [
-            ("Content-Type", "application/json"),
-            ("Content-Length", str(len(body))),
-            ("x-amzn-ErrorType", code),
-        ],
-    )
-    return [body]
 
 
 if __name__ == "__main__":

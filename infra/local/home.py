@@ -5,6 +5,7 @@
 
 import json
 import os
+import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -39,6 +40,8 @@ class Home:
         self.folder = folder
         self.logs = folder / "logs"
         self.cache = folder / "cache"
+        # What stands for /tmp of the functions and the container: it lives as long as the stack.
+        self.tmp = folder / "tmp"
         self._local = folder / "local.json"
         self._pid = folder / "stack.pid"
 
@@ -55,12 +58,14 @@ class Home:
         """Note that this process runs the stack of this folder; RuntimeError if another one does."""
         if (pid := self.running()) is not None:
             raise RuntimeError(f"The stack runs already, as process {pid}. `sluice down` ends it.")
-        for folder in (self.folder, self.logs, self.cache):
+        shutil.rmtree(self.tmp, ignore_errors=True)
+        for folder in (self.folder, self.logs, self.cache, self.tmp):
             folder.mkdir(parents=True, exist_ok=True)
         self._write(self._pid, {"pid": os.getpid(), "started": psutil.Process().create_time()})
 
     def release(self) -> None:
         """Take back what `claim` and `publish` wrote."""
+        shutil.rmtree(self.tmp, ignore_errors=True)
         self._local.unlink(missing_ok=True)
         self._pid.unlink(missing_ok=True)
 

@@ -2,6 +2,7 @@
 
 import socket
 from dataclasses import asdict, dataclass, fields
+from typing import Self
 
 import psutil
 
@@ -32,8 +33,24 @@ class Ports:
         """The address of a part."""
         return f"http://{HOST}:{asdict(self)[name]}"
 
-    def check(self, *, aws: bool) -> None:
-        """Raise PortTaken, with who holds it and what to do, unless every port is free; `aws` False leaves that out."""
+    @classmethod
+    def free(cls) -> Self:
+        """Ports that nobody used a moment ago, for tests and benchmarks."""
+        probes = [socket.socket() for _ in fields(cls)]
+        try:
+            for probe in probes:
+                probe.bind((HOST, 0))
+            return cls(*(probe.getsockname()[1] for probe in probes))
+        finally:
+            for probe in probes:
+                probe.close()
+
+    def environment(self) -> dict[str, str]:
+        """The variables that make `sluice up` listen on these ports."""
+        return {self.variable(item.name): str(asdict(self)[item.name]) for item in fields(self)}
+
+    def check(self) -> None:
+        """Raise PortTaken, with who holds it and what to do, unless every port is free."""
         seen: dict[int, str] = {}
         for item in fields(self):
             port = asdict(self)[item.name]
@@ -41,7 +58,7 @@ class Ports:
             if port in seen:
                 raise PortTaken(f"{seen[port]} and {variable} are both {port}: give them different ports.")
             seen[port] = variable
-            if (aws or item.name != "aws") and not _is_free(port):
+            if not _is_free(port):
                 hint = f"End that, or choose another: {variable}={port + 100} make run"
                 raise PortTaken(f"Port {port} is taken{_holder(port)}. {hint}")
 

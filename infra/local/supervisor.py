@@ -37,6 +37,9 @@ STOP_GRACE_S = 5
 # What the template leaves to the deployer and a laptop must fill in: the image's place is taken by a process.
 PARAMETERS = {"ContainerImage": "local"}
 
+# What the functions and the container call.
+NEEDED_SERVICES = frozenset({"dynamodb", "s3", "sagemaker"})
+
 Step = Callable[[str], AbstractContextManager[None]]
 """Shows that a named step runs, for as long as the context lasts."""
 
@@ -60,7 +63,7 @@ class Supervisor:
 
         Raises PortTaken, TemplateError, StackFailed; whatever was started is ended in any case.
         """
-        self.ports.check(aws=self.aws_endpoint is None)
+        self.ports.check()
         failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         async with AsyncExitStack() as parts:
             start = asyncio.create_task(self._start(parts, step, failed))
@@ -79,14 +82,17 @@ class Supervisor:
             raise StackFailed(failed.result())
 
     async def _start(self, parts: AsyncExitStack, step: Step, failed: asyncio.Future[str]) -> LocalStack:
-        aws_url = self.aws_endpoint or self.ports.url("aws")
+        aws_url = self.ports.url("aws")
         with step("template and AWS services"):
-            if self.aws_endpoint is None:
-                await parts.enter_async_context(self._aws_services(failed))
+            elsewhere = await self._services_elsewhere()
+            if elsewhere >= NEEDED_SERVICES and self.aws_endpoint:
+                aws_url = self.aws_endpoint
+            else:
+                await parts.enter_async_context(self._aws_services(elsewhere, failed))
             stack = await asyncio.to_thread(
                 load_stack, self.root / "template.yaml", parameters=PARAMETERS, cache_dir=self.home.cache
             )
-            if self.aws_endpoint is None:
+            if aws_url != self.aws_endpoint:
                 await _until_answers(f"{aws_url}/moto-api/data.json", "the AWS services", self.home.logs / "aws.log")
         with step("tables and buckets"):
             await asyncio.to_thread(resources.provision, stack, aws_url, on_progress=_log.info)
@@ -105,12 +111,21 @@ class Supervisor:
             await _until_answers(f"{self.ports.url('api')}/ready", "the API", self.home.logs / "PredictFunction.log")
         return self._local_stack(stack, keys, aws_url)
 
+    async def _services_elsewhere(self) -> frozenset[str]:
+        """What `aws_endpoint` implements; the built-in services do the rest (DynamoDB Local has no S3)."""
+        if self.aws_endpoint is None:
+            return frozenset()
+        return await asyncio.to_thread(resources.implemented_services, self.aws_endpoint, NEEDED_SERVICES)
+
     @asynccontextmanager
-    async def _aws_services(self, failed: asyncio.Future[str]) -> AsyncIterator[None]:
+    async def _aws_services(self, elsewhere: frozenset[str], failed: asyncio.Future[str]) -> AsyncIterator[None]:
         argv = [sys.executable, "-m", "infra.local.aws_services", "--port", str(self.ports.aws)]
+        argv += ["--lambda-url", self.ports.url("lambda_")]
+        for service in elsewhere:
+            argv += ["--service", f"{service}={self.aws_endpoint}"]
         with (self.home.logs / "aws.log").open("wb") as log:
             process = await spawn(
-                [*argv, "--lambda-url", self.ports.url("lambda_")],
+                argv,
                 env=self._aws_environment(self.ports.url("aws")),
                 cwd=self.root,
                 stdout=log,
@@ -142,6 +157,7 @@ class Supervisor:
             "AWS_ACCESS_KEY_ID": ACCESS_KEY,
             "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
             "AWS_EC2_METADATA_DISABLED": "true",
+            "TMPDIR": str(self.home.tmp),
         }
 
     def _local_stack(self, stack: StackSpec, keys: Keys, aws_url: str) -> LocalStack:

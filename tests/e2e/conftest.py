@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -12,21 +11,11 @@ from typing import Any
 
 import httpx
 import pytest
+from filelock import FileLock
+
+from infra.local.ports import Ports
 
 ROOT = Path(__file__).parents[2]
-PORTS = ("PORT", "CONTAINER_PORT", "GRPC_PORT", "AWS_PORT", "SAGEMAKER_PORT", "LAMBDA_PORT")
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago, all different."""
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
 
 
 @dataclass(frozen=True)
@@ -59,19 +48,36 @@ class Sluice:
 
 
 def make_sluice(home: Path) -> Sluice:
-    ports = dict(zip(PORTS, map(str, free_ports(len(PORTS))), strict=True))
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "SLUICE_"))}
-    return Sluice(home, {**kept, **ports, "SLUICE_HOME": str(home)})
+    return Sluice(home, {**kept, **Ports.free().environment(), "SLUICE_HOME": str(home)})
 
 
 @pytest.fixture(scope="session")
 def sluice(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sluice]:
-    command = make_sluice(tmp_path_factory.mktemp("stack") / "home")
-    started = command.run("up", "--detach", timeout=150)
-    assert started.returncode == 0, started.stdout + started.stderr
+    """One stack for all workers of a test run: the first starts it, the last ends it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    note = shared / "stack.json"
+    with FileLock(shared / "stack.lock"):
+        if note.exists():
+            stack = json.loads(note.read_text())
+        else:
+            command = make_sluice(shared / "home")
+            started = command.run("up", "--detach", timeout=150)
+            assert started.returncode == 0, started.stdout + started.stderr
+            stack = {"users": 0, "environment": dict(command.environment)}
+        stack["users"] += 1
+        note.write_text(json.dumps(stack))
+    command = Sluice(shared / "home", stack["environment"])
     yield command
-    stopped = command.run("down")
-    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+    with FileLock(shared / "stack.lock"):
+        stack = json.loads(note.read_text())
+        stack["users"] -= 1
+        note.write_text(json.dumps(stack))
+        if stack["users"] == 0:
+            note.unlink()
+            stopped = command.run("down")
+            assert stopped.returncode == 0, stopped.stdout + stopped.stderr
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from PIL import Image
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("e2e")]
+pytestmark = pytest.mark.e2e
 
 
 def bomb() -> str:
