@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-STAMP  := $(VENV)/.installed
+# Another PYTHON than the one that .venv was made with makes it anew.
+STAMP  := $(VENV)/.installed-$(shell $(PYTHON) -c "import sys; print(*sys.version_info[:2], sep=chr(46))")
 
 .PHONY: help setup run test check bench lock clean
 .DEFAULT_GOAL := help

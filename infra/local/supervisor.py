@@ -32,7 +32,9 @@ from infra.local.template import load_stack
 
 _log = logging.getLogger(__name__)
 
-READY_LIMIT_S = 60
+# What the container may take, and some more.
+READY_LIMIT_S = 150
+POLL_S = 0.1
 STOP_GRACE_S = 5
 # What the template leaves to the deployer and a laptop must fill in: the image's place is taken by a process.
 PARAMETERS = {"ContainerImage": "local"}
@@ -99,6 +101,9 @@ class Supervisor:
             keys = await asyncio.to_thread(seed_keys, stack, aws_url)
         environment = self._aws_environment(aws_url)
         await self._open_doors(parts, stack, environment)
+        # The predict function's cold start takes as long as the models: it need not come after them.
+        warm_up = asyncio.create_task(_until_answers(f"{self.ports.url('api')}/ready", "the API", self.home.logs))
+        parts.callback(warm_up.cancel)
         container = Container.of(stack, self.root, self.ports, environment, self.home.logs / "container.log", failed)
         with step(f"models ({len(self.models)}) and container"):
             if container:
@@ -108,7 +113,7 @@ class Supervisor:
                 await container.until_healthy()
                 await asyncio.to_thread(resources.create_endpoint, stack, aws_url, on_progress=_log.info)
         with step("functions"):
-            await _until_answers(f"{self.ports.url('api')}/ready", "the API", self.home.logs / "PredictFunction.log")
+            await warm_up
         return self._local_stack(stack, keys, aws_url)
 
     async def _services_elsewhere(self) -> frozenset[str]:
@@ -218,6 +223,6 @@ async def _until_answers(url: str, what: str, log: Path) -> None:
                             return
                 except aiohttp.ClientError as error:
                     last = str(error)
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(POLL_S)
     except TimeoutError:
         raise StackFailed(f"After {READY_LIMIT_S} s {what} is not ready: {last}. See {log}.") from None
