@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # Another PYTHON than the one that .venv was made with makes it anew.
 STAMP  := $(VENV)/.installed-$(shell $(PYTHON) -c "import sys; print(*sys.version_info[:2], sep=chr(46))")
 
-.PHONY: help setup run test check bench lock clean
+.PHONY: help setup tools run test check check-tools build bench lock clean
 .DEFAULT_GOAL := help
 
 help:  ## show what there is to make
@@ -15,19 +15,30 @@ setup: $(STAMP)  ## prepare .venv from the lock and build the example models
 	@$(BIN)/python -m examples.build
 
 $(STAMP): requirements/lock.txt requirements/uv.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v[:2] <= (3, 13) else f"Sluice needs Python 3.11 to 3.13, and {sys.executable} is {v[0]}.{v[1]}: name another with PYTHON=…")'
+	@! { [ -x $(BIN)/sluice ] && $(BIN)/sluice status >/dev/null 2>&1; } || { echo "The stack is up and runs from $(VENV): end it with $(BIN)/sluice down first."; exit 1; }
 	@echo "Preparing $(VENV) from requirements/lock.txt"
 	@rm -rf $(VENV)
-	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v[:2] <= (3, 13) else f"Sluice needs Python 3.11 to 3.13, and {sys.executable} is {v[0]}.{v[1]}: name another with PYTHON=…")'
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
-	@$(BIN)/uv pip install --python $(BIN)/python --require-hashes -r requirements/lock.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/lock.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+# The SAM CLI and checkov, each in an environment of its own below .venv-tools.
+tools: .venv-tools/sam/.installed .venv-tools/checkov/.installed  ## prepare the checkers of the template
+
+.venv-tools/%/.installed: requirements/%.txt | $(STAMP)
+	@echo "Preparing .venv-tools/$*"
+	@rm -rf $(@D)
+	@$(BIN)/uv venv --quiet --python $(BIN)/python $(@D)
+	@$(BIN)/uv pip install --quiet --python $(@D)/bin/python --require-hashes -r $<
 	@touch $@
 
 run: setup  ## start the whole stack on 127.0.0.1 (PORT=… moves the API)
 	@$(BIN)/sluice up
 
-test: setup  ## run every test, the ones that start the stack included
+test: setup .venv-tools/sam/.installed  ## run every test, the ones that start the stack included
 	@$(BIN)/python -m pytest -n 2 $(ARGS)
 
 check: $(STAMP)  ## lint, types, import rule, template
@@ -35,14 +46,22 @@ check: $(STAMP)  ## lint, types, import rule, template
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(BIN)/cfn-lint template.yaml
+	@$(BIN)/cfn-lint template.yaml infra/*.yaml
+
+check-tools: tools  ## hold the template against the SAM CLI and checkov
+	@SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 .venv-tools/sam/bin/sam validate --lint --template template.yaml
+	@.venv-tools/checkov/bin/checkov --config-file .checkov.yaml
+
+build: $(STAMP)  ## stage what sam deploy takes, without Docker (PYTHON313=… names an interpreter)
+	@$(BIN)/python -m infra.packaging --arch both $(if $(PYTHON313),--python313 $(PYTHON313))
 
 bench: setup  ## measure; writes build/bench
 	@$(BIN)/python -m benchmarks.first_light
 
 lock: $(STAMP)  ## resolve requirements/ anew
+	@for name in sam checkov; do $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade requirements/$$name.in -o requirements/$$name.txt; done
 	@for name in uv weights; do $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --no-deps --upgrade requirements/$$name.in -o requirements/$$name.txt; done
 	@$(BIN)/uv pip compile --quiet pyproject.toml --all-extras --universal --generate-hashes --no-emit-index-url --no-header --upgrade -o requirements/lock.txt
 
 clean:  ## remove what make and the stack have written here
-	@rm -rf $(VENV) .sluice build .mypy_cache .ruff_cache
+	@rm -rf $(VENV) .venv-tools .sluice build .mypy_cache .ruff_cache

@@ -91,7 +91,8 @@ def _forms(spec: TensorSpec, batched: bool) -> Iterator[Schema]:
 
 def _prediction(spec: TensorSpec, batched: bool) -> Schema:
     shape = spec.shape[1:] if batched else spec.shape
-    element = _element(spec)
+    # JSON has no NaN and no infinity: where a model gives one, the answer holds null.
+    element = {"type": ["number", "null"]} if spec.dtype.is_float else _element(spec)
     if spec.classes and spec.dtype is DType.BYTES:
         return _array(shape, {"type": "string", "enum": list(spec.classes)})
     if spec.classes and len(shape) == 1:
@@ -117,7 +118,7 @@ def _element(spec: TensorSpec) -> Schema:
         return {"type": "boolean"}
     if spec.dtype.is_integer:
         return {"type": "integer"}
-    return {"type": ["number", "null"]} if spec.allow_non_finite else {"type": "number"}
+    return {"type": "number"}
 
 
 def _array(shape: tuple[Dim, ...], element: Schema) -> Schema:

@@ -20,6 +20,7 @@ from shared.adapters.onnx.package import OnnxPackage
 from shared.adapters.package_cache import PackageCache
 from shared.adapters.s3_packages import S3Packages
 from shared.adapters.sagemaker_backend import SageMakerBackend, endpoint_status
+from shared.adapters.snapstart import is_snapshotted
 from shared.codecs.json_documents import JsonLimits
 from shared.domain.errors import BackendUnavailable
 from shared.domain.model import ModelVersion, Placement
@@ -44,6 +45,34 @@ def build(environ: Mapping[str, str]) -> Handler:
     settings = load(Settings, environ)
     log = configure(settings.service, settings.log_level)
     session = Session()
+    app = create_app([router()], _services_on_aws(settings, session, log=log), log)
+    handler = lambda_handler(app)
+    if is_snapshotted(environ):
+        from functions.predict.snapshot import register_hooks  # an ordinary environment pays nothing for it
+
+        register_hooks(
+            app,
+            handler,
+            session,
+            services=partial(_services_on_aws, settings, log=log),
+            warm_up=partial(_warm_up, settings),
+            log=log,
+        )
+    return handler
+
+
+def application(
+    settings: Settings,
+    registry: ModelRegistry,
+    backends: Mapping[Placement, Backend],
+    checks: Mapping[str, Check],
+    log: logging.Logger,
+) -> FastAPI:
+    """The application on a registry and backends."""
+    return create_app([router()], _services(settings, registry, backends, checks, log), log)
+
+
+def _services_on_aws(settings: Settings, session: Session, *, log: logging.Logger) -> Services:
     dynamodb = client(
         "dynamodb",
         session=session,
@@ -61,18 +90,17 @@ def build(environ: Mapping[str, str]) -> Handler:
     checks: dict[str, Check] = {"models": partial(_models_missing, registry)}
     if settings.endpoint_name:
         checks["endpoint"] = _endpoint_check(settings, session)
-    return lambda_handler(application(settings, registry, backends, checks, log))
+    return _services(settings, registry, backends, checks, log)
 
 
-def application(
+def _services(
     settings: Settings,
     registry: ModelRegistry,
     backends: Mapping[Placement, Backend],
     checks: Mapping[str, Check],
     log: logging.Logger,
-) -> FastAPI:
-    """The application on a registry and backends."""
-    services = Services(
+) -> Services:
+    return Services(
         predict=Predict(CachedModels(registry, ttl_s=settings.registry_ttl_s), backends),
         readiness=Readiness(checks, log),
         limits=JsonLimits(
@@ -83,7 +111,6 @@ def application(
         deadline_ms=settings.deadline_ms,
         reserve_ms=settings.deadline_reserve_ms,
     )
-    return create_app([router()], services, log)
 
 
 class OnFirstUse:
@@ -131,6 +158,13 @@ def _container_backend(settings: Settings, session: Session) -> Backend:
         )
 
     return SageMakerBackend(client_for, settings.endpoint_name, timeouts_s=_CONTAINER_TIMEOUTS_S)
+
+
+def _warm_up(settings: Settings, session: Session) -> None:
+    """Make what a first prediction makes; nothing is sent, and what is kept is in the session."""
+    _function_backend(settings, session)
+    if settings.endpoint_name:
+        client("sagemaker-runtime", session=session)
 
 
 def _models_missing(registry: ModelRegistry) -> str | None:

@@ -1,5 +1,6 @@
 """Routes of the data plane: predictions, liveness, readiness."""
 
+import os
 import re
 from dataclasses import dataclass
 from time import perf_counter
@@ -15,11 +16,14 @@ from shared.codecs.json_documents import JsonLimits, dumps
 from shared.codecs.json_tensors import decode_instances, encode_predictions
 from shared.domain import errors
 from shared.domain.ports import InferenceContext
+from shared.domain.trace import traceparent
 from shared.usecases.predict import Predict, Prediction
 from shared.web.contract import SECURED, answers, document, reference
 from shared.web.requests import RequestRecord, header, model_name, principal_of, record_of
 
 _JSON = re.compile(r"application/([a-z0-9!#$&^_.-]+\+)?json( *; *charset=\"?utf-8\"?)? *", re.IGNORECASE)
+# Lambda returns 6 MB; the event around the answer escapes its quotes, and needs some for itself.
+MAX_ANSWER_BYTES = 5 * 1024 * 1024
 _PREDICT_ERRORS = (
     errors.InvalidRequest,
     errors.NotJson,
@@ -28,6 +32,7 @@ _PREDICT_ERRORS = (
     errors.InsufficientScope,
     errors.ModelNotFound,
     errors.PayloadTooLarge,
+    errors.AnswerTooLarge,
     errors.UnsupportedMediaType,
     errors.UnknownField,
     errors.MissingField,
@@ -136,13 +141,20 @@ async def predict(request: Request, model: Annotated[str, Path(description="Name
     _check_content_type(request.scope)
     body = await request.body()
     context = InferenceContext(
-        request_id=record.request_id, tenant=principal.tenant, deadline_ms=_deadline_ms(request.scope, services)
+        request_id=record.request_id,
+        tenant=principal.tenant,
+        deadline_ms=_deadline_ms(request.scope, services),
+        traceparent=traceparent(os.environ),
     )
     made = services.predict(
         principal, model, lambda signature: decode_instances(body, signature, services.limits), context
     )
     ran = perf_counter()
     answer = dumps(_answer(made))
+    if len(answer) > MAX_ANSWER_BYTES:
+        raise errors.AnswerTooLarge(
+            f"The answer has {len(answer)} bytes; the limit is {MAX_ANSWER_BYTES}. Send fewer instances at once."
+        )
     done = perf_counter()
     steps = {**made.timings_ms, "encode": (done - ran) * 1e3, "total": (done - start) * 1e3}
     _log(record, made, steps)
@@ -157,6 +169,8 @@ def _services(request: Request) -> Services:
 
 def _check_content_type(scope: Scope) -> None:
     """A body without a type is taken for JSON, the only type this route reads."""
+    if (coding := header(scope, b"content-encoding")) and coding.strip().lower() != "identity":
+        raise errors.UnsupportedMediaType(f"This route reads bodies as they are, not with the coding {coding[:100]!r}.")
     content_type = header(scope, b"content-type")
     if content_type and not _JSON.fullmatch(content_type):
         raise errors.UnsupportedMediaType(

@@ -124,6 +124,8 @@ def _refusal(status: int, document: Any) -> Failure:
     details = [f"{error['pointer']}: {error.get('detail', '')}" for error in places]
     if request_id := document.get("request_id"):
         details.append(f"{document.get('code', status)}, request {request_id}")
+        if status >= 500:
+            details.append("The cause is in the log: `sluice logs` shows it for the local stack.")
     detail = str(document.get("detail", ""))
     # A problem of one place names that place in its detail already.
     if len(places) == 1 and detail == details[0]:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from infra.cli import invoke, logs, models, predict, publish, stack
+from infra.cli import doctor, env, invoke, keys, logs, models, predict, publish, stack
 from infra.cli.output import Failure
 from shared.domain.errors import SluiceError
 
@@ -78,6 +78,13 @@ app.command(help=models.HELP)(models.models)
 app.command(help=predict.HELP)(predict.predict)
 app.command(help=invoke.HELP)(invoke.invoke)
 app.command(help=logs.HELP)(logs.logs)
+app.command(help=env.HELP)(env.env)
+app.command(help=doctor.HELP)(doctor.doctor)
+_keys = typer.Typer(
+    help=keys.GROUP_HELP, no_args_is_help=True, rich_markup_mode=None, context_settings={"max_content_width": 100}
+)
+_keys.command("create", help=keys.HELP)(keys.create)
+app.add_typer(_keys, name="keys")
 
 if __name__ == "__main__":
     app()

@@ -79,7 +79,8 @@ def _show_model(document: Mapping[str, Any]) -> None:
             for spec in signature[kind]
         ],
     )
-    console.print(f"\nAt most {signature['max_batch']} instances a request.", style="dim", markup=False)
+    most = signature["max_batch"] if signature["batched"] else 1
+    console.print(f"\nAt most {most} instance{'s' if most > 1 else ''} a request.", style="dim", markup=False)
 
 
 def _pairs(name: str, values: Any) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from infra.cli.deployed import Account, ProfileOption, RegionOption, StackOption, stack_outputs
 from infra.cli.local import running_stack
 from infra.cli.options import JsonOption, help_text
 from infra.cli.output import UNREACHABLE, USAGE, Failure, console, messages, print_json, size_text
@@ -25,10 +26,11 @@ HELP = help_text(
     "A folder with a manifest.json is published as the manifest says. A bare .onnx file gets a manifest from its "
     "graph: its name is the file's (or --name), its version the next one (or --version); up to 50 MB it runs in the "
     "function, else in the container. Versions are immutable: the same files may be published again, others are "
-    "refused. Without --table and --bucket the model goes to the local stack; with them, to the stack they belong to, "
-    "with your own AWS credentials.",
+    "refused. Without --stack the model goes to the local stack; with it, to that deployed stack, with your own AWS "
+    "credentials. --table and --bucket name the stores themselves, for who may not read the stack's outputs.",
     "sluice publish model.onnx --name sentiment",
     "sluice publish build/models/tumor/1",
+    "sluice publish model.onnx --stack sluice-dev --region eu-west-1",
     "sluice publish model.onnx --table sluice-ModelsTable-1A2B --bucket sluice-modelbucket-3c4d --region eu-west-1",
 )
 
@@ -40,20 +42,23 @@ def publish(
     version: Annotated[int | None, typer.Option(min=1, help="Version of a bare model (default: the next).")] = None,
     table: Annotated[str | None, typer.Option(help="Registry table of a deployed stack (its ModelsTableName).")] = None,
     bucket: Annotated[str | None, typer.Option(help="Bucket of a deployed stack (its ModelBucketName).")] = None,
-    region: Annotated[
-        str | None, typer.Option(help="AWS region of that stack (default: your configuration's).")
-    ] = None,
-    profile: Annotated[str | None, typer.Option(help="AWS profile to use for that stack.")] = None,
+    stack: StackOption = None,
+    region: RegionOption = None,
+    profile: ProfileOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check the package, store its files, enter it in the registry."""
-    if (table is None) != (bucket is None) or ((region or profile) and table is None):
-        raise Failure("A deployed stack takes both --table and --bucket.", exit_code=USAGE)
+    if (table is None) != (bucket is None) or (stack and table) or ((region or profile) and not (stack or table)):
+        raise Failure("A deployed stack takes --stack, or both --table and --bucket.", exit_code=USAGE)
     if path.is_dir() and (name or version):
         raise Failure(
             "A package's manifest says its name and version: --name and --version are for a bare .onnx file.",
             exit_code=USAGE,
         )
+    if stack:
+        with _explained():
+            account = Account.of(region, profile)
+            table, bucket = stack_outputs(account, stack, "ModelsTableName", "ModelBucketName")
     with _bar() as bar, _explained():
         publisher = _publisher(table, bucket, region, profile, bar.sent)
         if path.is_dir():

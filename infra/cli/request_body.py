@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from infra.cli.api_client import MAX_BODY_BYTES
@@ -36,7 +37,12 @@ def _from_data(data: str, signature: Callable[[], Signature]) -> bytes:
     try:
         value = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise Failure(f"--data is not JSON: {error}. For a string use --text.", exit_code=USAGE) from None
+        hint = (
+            f"For the file use --data @{data}"
+            if len(data) < 256 and Path(data).is_file()
+            else "For a string use --text"
+        )
+        raise Failure(f"--data is not JSON: {error}. {hint}.", exit_code=USAGE) from None
     if isinstance(value, dict) and len(value) == 1 and value.keys() <= {"instances", "inputs"}:
         return body
     # The text is passed on as it is: the API, and no parser on the way, says what is wrong with it.

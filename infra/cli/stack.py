@@ -1,23 +1,28 @@
 """`sluice up`, `down` and `status`."""
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
-from typing import Annotated, Any
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from infra.cli.output import Failure, console, print_json
+from infra.cli.local import not_up, project_root
+from infra.cli.options import JsonOption
+from infra.cli.output import UNREACHABLE, USAGE, Failure, console, print_json
 from infra.cli.progress import Steps
-from infra.local.home import Home, LocalStack
+from infra.local.home import MARK, Home, LocalStack
 from infra.local.ports import Ports, PortTaken
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 DETACH_LIMIT_S = 150
 STOP_LIMIT_S = 20
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 def _port(name: str, what: str) -> Any:
@@ -38,12 +43,16 @@ def up(
     aws_port: Annotated[int, _port("aws", "the AWS services")] = Ports.aws,
     sagemaker_port: Annotated[int, _port("sagemaker", "SageMaker Runtime")] = Ports.sagemaker,
     lambda_port: Annotated[int, _port("lambda_", "the Lambda service")] = Ports.lambda_,
+    detached: Annotated[bool, typer.Option(hidden=True, help="Set by --detach.")] = False,
 ) -> None:
     """Start the whole stack on 127.0.0.1 and publish the example models.
 
     Stays in the foreground until Ctrl-C, which ends every process it started. What is stored lives until then.
     """
+    os.umask(0o077)  # logs hold what requests said, and local.json holds keys: nobody else may read them
     home = Home.find()
+    if not (project_root(home) / MARK).is_file():
+        raise Failure(f"There is no {MARK} in this folder or above: go to the project's folder.", exit_code=USAGE)
     if detach:
         _detach(home, aws_endpoint, {name: value for name, value in locals().items() if name.endswith("port")})
         return
@@ -51,14 +60,14 @@ def up(
     try:
         home.claim()
         try:
-            asyncio.run(_run(home, ports, aws_endpoint))
+            asyncio.run(_run(home, ports, aws_endpoint, show_key=not detached))
         finally:
             home.release()
     except (RuntimeError, PortTaken) as error:
         raise Failure(str(error)) from None
 
 
-async def _run(home: Home, ports: Ports, aws_endpoint: str | None) -> None:
+async def _run(home: Home, ports: Ports, aws_endpoint: str | None, *, show_key: bool) -> None:
     from infra.local.intrinsics import TemplateError
     from infra.local.supervisor import StackFailed, Supervisor
 
@@ -66,21 +75,25 @@ async def _run(home: Home, ports: Ports, aws_endpoint: str | None) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stopped.set)
-    root = home.folder.parent if (home.folder.parent / "template.yaml").is_file() else Path.cwd()
+    root = project_root(home)
     models = tuple(sorted(path.parent for path in (root / "build/models").glob("*/*/manifest.json")))
     start = time.monotonic()
     supervisor = Supervisor(root, home, ports, models, aws_endpoint)
     try:
-        await supervisor.run(Steps(console), lambda local: _welcome(local, time.monotonic() - start), stopped)
+        await supervisor.run(
+            Steps(console), lambda local: _welcome(local, time.monotonic() - start, show_key=show_key), stopped
+        )
     except (TemplateError, StackFailed) as error:
         raise Failure(str(error)) from None
     console.print("The stack is down: every process that it started has ended.")
 
 
-def _welcome(local: LocalStack, seconds: float) -> None:
+def _welcome(local: LocalStack, seconds: float, *, show_key: bool) -> None:
     console.print(
         f"\nSluice is ready after {seconds:.1f} s: [bold]{local.api_url}[/] (its contract: {local.api_url}/docs)\n"
     )
+    if not show_key:
+        return
     console.print("A first prediction, to paste into another terminal:\n")
     body = '{"instances": ["A man is eating food."]}'
     console.print(
@@ -103,7 +116,7 @@ def _detach(home: Home, aws_endpoint: str | None, ports: dict[str, int]) -> None
     log = home.logs / "stack.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "infra.cli.main", "up", *arguments],
+            [sys.executable, "-m", "infra.cli.main", "up", "--detached", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -125,7 +138,7 @@ def down() -> None:
     """End the stack and every process that it started; what it stored is gone."""
     home = Home.find()
     if (pid := home.running()) is None:
-        console.print("The stack is not up.")
+        console.print(f"No stack is up in {home.folder}.", soft_wrap=True)
         return
     import psutil
 
@@ -145,21 +158,39 @@ def status(as_json: JsonOption = False) -> None:
     """Show whether the stack is up, and its functions' environments. Exits with 0 only while it is up."""
     import urllib3
 
-    local = Home.find().read()
+    home = Home.find()
+    local = home.read()
     if local is None:
         if as_json:
             print_json({"up": False})
-        raise Failure("The stack is not up; `make run` or `sluice up` starts it.", exit_code=3, quiet=as_json)
+        raise Failure(not_up(home), exit_code=UNREACHABLE, quiet=as_json)
     http = urllib3.PoolManager(timeout=urllib3.Timeout(5), retries=False)
     try:
         ready = http.request("GET", f"{local.api_url}/ready", timeout=30)
         functions = http.request("GET", f"{local.lambda_url}/_sluice/status").json()
     except urllib3.exceptions.HTTPError as error:
-        raise Failure(f"The stack runs as process {local.pid} but does not answer: {error}", exit_code=3) from None
+        raise Failure(
+            f"The stack runs as process {local.pid} but does not answer: {error}", exit_code=UNREACHABLE
+        ) from None
     if as_json:
         print_json({"up": True, "pid": local.pid, "api_url": local.api_url, "ready": ready.json(), "lambda": functions})
     else:
         console.print(f"The stack is up as process {local.pid}: {local.api_url}, /ready answers {ready.status}.")
-        console.print_json(data=functions)
+        console.print(_environments(functions["functions"]))
     if ready.status != 200:
         raise typer.Exit(1)
+
+
+def _environments(functions: list[dict[str, Any]]) -> "Table":
+    from rich.table import Table
+
+    table = Table("function", "environments", "invocations", "waiting", box=None, pad_edge=False)
+    for function in functions:
+        states = Counter(environment["state"] for environment in function["environments"])
+        table.add_row(
+            function["logical_id"],
+            ", ".join(f"{count} {state}" for state, count in states.items()) or "none yet",
+            str(sum(environment["invocations"] for environment in function["environments"])),
+            str(function["queued"]),
+        )
+    return table

@@ -106,6 +106,8 @@ NO_EFFECT: Final[Mapping[str, TypeFacts]] = {
     "AWS::S3::BucketPolicy": TypeFacts(None),
     "AWS::SQS::QueuePolicy": TypeFacts(None),
     "AWS::SNS::TopicPolicy": TypeFacts(None),
+    # The environment that runs the functions has their libraries; layers of other stacks are refused.
+    "AWS::Lambda::LayerVersion": TypeFacts("LayerName", ref=f"arn:aws:lambda:{_REGIONAL}:layer:" + "{name}:1"),
     # There is one copy of the code here, so every qualifier means the same function.
     "AWS::Lambda::Version": TypeFacts(
         None,
@@ -131,17 +133,34 @@ NO_EFFECT: Final[Mapping[str, TypeFacts]] = {
     # There is one container here: nothing to scale.
     "AWS::ApplicationAutoScaling::ScalableTarget": TypeFacts(None),
     "AWS::ApplicationAutoScaling::ScalingPolicy": TypeFacts("PolicyName"),
+    # The local gateway listens on 127.0.0.1 only.
+    "AWS::CertificateManager::Certificate": TypeFacts(
+        None, ref=f"arn:aws:acm:{_REGIONAL}:certificate/00000000-0000-0000-0000-000000000000"
+    ),
+    "AWS::ApiGatewayV2::DomainName": TypeFacts(
+        "DomainName",
+        attributes={"RegionalDomainName": "d-{id}." + _EXECUTE_API, "RegionalHostedZoneId": "Z1UJRXOUMOOFQ8"},
+    ),
+    "AWS::ApiGatewayV2::ApiMapping": TypeFacts(None),
+    "AWS::Route53::RecordSet": TypeFacts("Name"),
     # Nothing is deployed in steps here.
     "AWS::CodeDeploy::Application": TypeFacts("ApplicationName"),
     "AWS::CodeDeploy::DeploymentGroup": TypeFacts("DeploymentGroupName"),
 }
 
-KNOWN: Final[Mapping[str, TypeFacts]] = {**RUN, **CREATED, **NO_EFFECT}
+CONDITIONAL: Final[Mapping[str, TypeFacts]] = {
+    "AWS::SNS::Subscription": TypeFacts(None, ref=_TOPIC_ARN + ":00000000-0000-0000-0000-000000000000"),
+}
+
+KNOWN: Final[Mapping[str, TypeFacts]] = {**RUN, **CREATED, **NO_EFFECT, **CONDITIONAL}
+
+# Types that have no effect here with one value of a property only: mail is not sent, but a queue would miss messages.
+NO_EFFECT_WITH: Final[Mapping[str, tuple[str, str]]] = {"AWS::SNS::Subscription": ("Protocol", "email")}
 
 # Properties that make a known type do something which the local runtime would leave undone.
 UNSUPPORTED_PROPERTIES: Final[Mapping[str, frozenset[str]]] = {
     "AWS::ApiGatewayV2::Api": frozenset({"BodyS3Location", "CorsConfiguration", "RouteKey", "Target"}),
-    "AWS::Lambda::Function": frozenset({"FileSystemConfigs", "ImageConfig", "Layers"}),
+    "AWS::Lambda::Function": frozenset({"FileSystemConfigs", "ImageConfig"}),
     "AWS::S3::Bucket": frozenset({"NotificationConfiguration", "ReplicationConfiguration", "WebsiteConfiguration"}),
     "AWS::SNS::Topic": frozenset({"Subscription"}),
     "AWS::SageMaker::Model": frozenset({"Containers", "InferenceExecutionConfig"}),

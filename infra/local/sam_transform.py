@@ -6,6 +6,7 @@ depends on: the text of the template, the parameters and the translator's versio
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -87,6 +88,8 @@ def _translate(path: Path, text: str, parameters: Mapping[str, str]) -> dict[str
     if not transforms:
         return _plain(template)
     _replace_local_code(template)
+    # It says for each gradual deployment that AWS's own feature switches are not on this machine.
+    logging.getLogger("samtranslator.feature_toggle").setLevel(logging.ERROR)
     translator = Translator({}, Parser(), boto_session=isolated_session())
     try:
         translated = translator.translate(template, dict(parameters))

@@ -52,6 +52,7 @@ class StackScope:
         self._parameters = resolve_parameters(self._template.get("Parameters", {}), parameters, name)
         self._values: dict[tuple[str, str], Any] = {}
         self._pending: list[tuple[str, str]] = []
+        self._check_rules()
 
     # ------------------------------------------------------------ intrinsics.Scope
     def ref(self, name: str, where: str) -> Any:
@@ -135,6 +136,16 @@ class StackScope:
         return self._once(("output", name), lambda: evaluate(declared.get("Value"), self, place), where)
 
     # ------------------------------------------------------------ inside
+    def _check_rules(self) -> None:
+        """The template's `Rules`: parameters that do not go together, which CloudFormation refuses before anything."""
+        for name, rule in self._template.get("Rules", {}).items():
+            where = f"Rules.{name}"
+            if not holds(rule.get("RuleCondition", True), self, f"{where}.RuleCondition"):
+                continue
+            for assertion in rule.get("Assertions", []):
+                if not holds(assertion["Assert"], self, f"{where}.Assertions"):
+                    raise TemplateError(f"{where}: {assertion.get('AssertDescription', 'an assertion does not hold')}")
+
     def _once(self, key: tuple[str, str], compute: Callable[[], Any], where: str) -> Any:
         """`compute()`, kept; a value that needs itself is named instead of recursing for ever."""
         if key in self._pending:

@@ -16,6 +16,7 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from infra.local import resources, sagemaker_front
 from infra.local.aws_client import ACCESS_KEY, SECRET_KEY
@@ -31,19 +32,31 @@ from infra.local.stack import REGION, StackSpec
 from infra.local.template import load_stack
 
 _log = logging.getLogger(__name__)
+_server_log = logging.getLogger("infra.local.http")
 
 # What the container may take, and some more.
 READY_LIMIT_S = 150
 POLL_S = 0.1
 STOP_GRACE_S = 5
 # What the template leaves to the deployer and a laptop must fill in: the image's place is taken by a process.
-PARAMETERS = {"ContainerImage": "local"}
+# No e-mail is sent from here, so no topic is needed, which a stand-in for AWS may not have.
+PARAMETERS = {"ContainerImage": "local", "AlarmTopicArn": "arn:aws:sns:us-east-1:000000000000:none"}
 
 # What the functions and the container call.
 NEEDED_SERVICES = frozenset({"dynamodb", "s3", "sagemaker"})
 
 Step = Callable[[str], AbstractContextManager[None]]
 """Shows that a named step runs, for as long as the context lasts."""
+
+
+class _WithoutRequests(logging.Filter):
+    """Drops what aiohttp says of malformed HTTP: it quotes the request, credential and body included."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+_server_log.addFilter(_WithoutRequests())
 
 
 class StackFailed(Exception):
@@ -187,7 +200,10 @@ async def _first(*awaited: "asyncio.Future[Any]") -> None:
 
 
 async def _listen(parts: AsyncExitStack, app: web.Application, port: int) -> None:
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1)
+    # A caller that has gone away takes its work along where that has not begun.
+    runner = web.AppRunner(
+        app, access_log=None, handle_signals=False, shutdown_timeout=1, handler_cancellation=True, logger=_server_log
+    )
     await runner.setup()
     parts.push_async_callback(runner.cleanup)
     await web.TCPSite(runner, HOST, port).start()

@@ -1,11 +1,11 @@
 """`template.yaml` → `StackSpec`: transform, parameters, conditions and functions resolved for the local runtime."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from infra.local.http_api import load_http_api
 from infra.local.intrinsics import TemplateError, as_text
-from infra.local.resource_types import CREATED, UNSUPPORTED_PROPERTIES, UnknownResourceType
+from infra.local.resource_types import CREATED, NO_EFFECT_WITH, UNSUPPORTED_PROPERTIES, UnknownResourceType
 from infra.local.sam_transform import code_folder, transform
 from infra.local.stack import FunctionSpec, ResourceSpec, StackSpec
 from infra.local.stack_scope import ResolvedResource, StackScope
@@ -33,8 +33,9 @@ def load_stack(
         lambda template, values: transform(template, values, cache_dir),
     )
     resolved = list(scope.resources())
+    layers = {resource.ref for resource in resolved if resource.type == "AWS::Lambda::LayerVersion"}
     for resource in resolved:
-        _refuse_unsupported(resource)
+        _refuse_unsupported(resource, layers)
     functions = {
         resource.logical_id: _function(resource) for resource in resolved if resource.type == "AWS::Lambda::Function"
     }
@@ -56,8 +57,15 @@ def load_stack(
     )
 
 
-def _refuse_unsupported(resource: ResolvedResource) -> None:
-    if found := sorted(UNSUPPORTED_PROPERTIES.get(resource.type, frozenset()) & set(resource.properties)):
+def _refuse_unsupported(resource: ResolvedResource, layers: Collection[str]) -> None:
+    """`layers` are those of the stack: what they hold is in the environment that runs the functions."""
+    found = sorted(UNSUPPORTED_PROPERTIES.get(resource.type, frozenset()) & set(resource.properties))
+    found += [f"the layer {layer}" for layer in resource.properties.get("Layers", []) if layer not in layers]
+    if resource.type in NO_EFFECT_WITH:
+        name, harmless = NO_EFFECT_WITH[resource.type]
+        value = resource.properties.get(name)
+        found += [f"{name} {value}"] if value != harmless else []
+    if found:
         raise UnknownResourceType({resource.logical_id: f"{resource.type} with {', '.join(found)}"})
 
 

@@ -18,11 +18,12 @@ from shared.domain.errors import BackendError, BackendTimeout, BackendUnavailabl
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_lambda import LambdaClient
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sagemaker import SageMakerClient
     from mypy_boto3_sagemaker_runtime import SageMakerRuntimeClient
 
-Service = Literal["dynamodb", "s3", "sagemaker", "sagemaker-runtime"]
+Service = Literal["codedeploy", "dynamodb", "lambda", "s3", "sagemaker", "sagemaker-runtime"]
 
 # Source: botocore/retries/standard.py, ThrottledRetryableChecker, without what only other services answer.
 _THROTTLING = frozenset(
@@ -44,6 +45,16 @@ def client(
     service: Literal["dynamodb"], *, session: Session | None = ..., endpoint_url: str | None = ...,
     connect_timeout: float = ..., read_timeout: float = ..., retries: int = ..., max_pool: int = ...,
 ) -> "DynamoDBClient": ...  # fmt: skip
+@overload
+def client(
+    service: Literal["codedeploy"], *, session: Session | None = ..., endpoint_url: str | None = ...,
+    connect_timeout: float = ..., read_timeout: float = ..., retries: int = ..., max_pool: int = ...,
+) -> Any: ...  # fmt: skip
+@overload
+def client(
+    service: Literal["lambda"], *, session: Session | None = ..., endpoint_url: str | None = ...,
+    connect_timeout: float = ..., read_timeout: float = ..., retries: int = ..., max_pool: int = ...,
+) -> "LambdaClient": ...  # fmt: skip
 @overload
 def client(
     service: Literal["s3"], *, session: Session | None = ..., endpoint_url: str | None = ...,

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from threading import Lock
 from time import monotonic
@@ -94,7 +95,7 @@ class SageMakerBackend:
         left_ms = int((deadline - self._clock()) * 1000)
         if left_ms <= 0:
             raise BackendTimeout("The deadline passed before the model could run.")
-        sent = InferenceContext(context.request_id, context.tenant, left_ms)
+        sent = replace(context, deadline_ms=left_ms)
         try:
             answer = self._client(left_ms / 1000).invoke_endpoint(
                 EndpointName=self._endpoint_name,

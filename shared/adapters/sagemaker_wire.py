@@ -1,7 +1,7 @@
 """How a prediction travels through SageMaker Runtime: content type, custom attributes, and the answer's meaning.
 
 SageMaker strips every header of a request but its own, so all that is not tensors goes into the custom attributes:
-`model=…;version=…;deadline-ms=…;request-id=…;tenant=…`, at most 1024 visible ASCII characters. Values are
+`model=…;version=…;deadline-ms=…;request-id=…;tenant=…;traceparent=…`, at most 1024 visible ASCII characters. Values are
 percent-encoded (RFC 3986), so that none of them can add an attribute.
 """
 
@@ -45,15 +45,16 @@ def decode_attributes(text: str) -> dict[str, str]:
 
 def attributes_of(version: ModelVersion, context: InferenceContext) -> str:
     """The custom attributes of one prediction."""
-    return encode_attributes(
-        {
-            "model": version.model,
-            "version": str(version.version),
-            "deadline-ms": str(context.deadline_ms),
-            "request-id": context.request_id,
-            "tenant": context.tenant,
-        }
-    )
+    attributes = {
+        "model": version.model,
+        "version": str(version.version),
+        "deadline-ms": str(context.deadline_ms),
+        "request-id": context.request_id,
+        "tenant": context.tenant,
+    }
+    if context.traceparent:
+        attributes["traceparent"] = context.traceparent
+    return encode_attributes(attributes)
 
 
 def content_type(header_length: int) -> str:

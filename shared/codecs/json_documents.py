@@ -65,10 +65,11 @@ def check_limits(body: bytes, limits: JsonLimits) -> None:
 def refuse_repeats(body: bytes, names: Iterable[str]) -> None:
     """Raise UnknownField if an object of the document in `body` holds one of `names` twice.
 
-    The parser keeps the last value only, so rows of the caller would be dropped in silence. Names that are written
-    with escapes are not seen.
+    The parser keeps the last value only, so rows of the caller would be dropped in silence.
     """
-    suspects = {name for name in names if body.count(b'"%s"' % name.encode()) > 1}
+    # A name may be written with escapes: then only a second parse can tell.
+    escaped = b"\\" in body
+    suspects = {name for name in names if escaped or body.count(b'"%s"' % name.encode()) > 1}
     if not suspects:
         return
 

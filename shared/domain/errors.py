@@ -6,7 +6,8 @@ it names the field, the limit and what to do, and never holds a traceback or a s
     SluiceError
     ├── InvalidRequest            the caller's fault
     │   ├── NotJson · TooDeep · UnknownField · MissingField · WrongDtype · WrongShape · OutOfRange
-    │   ├── NotFinite · EmptyBatch · BatchTooLarge · PayloadTooLarge · UnsupportedMediaType · NotAcceptable
+    │   ├── NotFinite · EmptyBatch · BatchTooLarge · PayloadTooLarge · AnswerTooLarge
+    │   ├── UnsupportedMediaType · NotAcceptable
     │   └── BadImage · ImageTooLarge · TextTooLong
     ├── Unauthenticated           nobody vouches for the caller
     ├── Refused                   InsufficientScope
@@ -143,6 +144,13 @@ class PayloadTooLarge(InvalidRequest):
 
     code = "payload_too_large"
     title = "Payload too large"
+
+
+class AnswerTooLarge(InvalidRequest):
+    """The answer would have more bytes than can be returned; fewer instances make it smaller."""
+
+    code = "answer_too_large"
+    title = "Answer too large"
 
 
 class UnsupportedMediaType(InvalidRequest):

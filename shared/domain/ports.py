@@ -13,11 +13,15 @@ if TYPE_CHECKING:  # NumPy is heavy, and the authorizer and the catalogue read t
 
 @dataclass(frozen=True, slots=True)
 class InferenceContext:
-    """What travels with a prediction to the backend: `deadline_ms` is the time left when the call is made."""
+    """What travels with a prediction to the backend.
+
+    `deadline_ms` is the time left when the call is made, `traceparent` the trace in W3C's form.
+    """
 
     request_id: str
     tenant: str
     deadline_ms: int
+    traceparent: str | None = None
 
 
 class ModelRegistry(Protocol):

@@ -92,22 +92,23 @@ def _canonical(array: Array, spec: TensorSpec, locate: Locate, signature: Signat
     lead = 1 if signature.batched else 0
     if array.shape[:lead] == (0,):
         check_rows(0, signature, locate(spec.name, ()))
-    fits = _fits(array.shape, spec.shape[:lead] if encoded_images else spec.shape)
-    if not fits and (encoded_images or not _fits_layout(array.shape, spec, lead)):
+    fitting = fits_shape(array.shape, spec.shape[:lead] if encoded_images else spec.shape)
+    if not fitting and (encoded_images or not _fits_layout(array.shape, spec, lead)):
         raise WrongShape.at(locate(spec.name, ()), _shape_message(array.shape, spec, lead))
     if signature.batched:
         check_rows(array.shape[0], signature, locate(spec.name, ()))
-    if fits:
+    if fitting:
         return array
     return array.reshape(*array.shape[:lead], *(-1 if dim is None else dim for dim in spec.shape[lead:]))
 
 
-def _fits(shape: tuple[int, ...], spec: tuple[int | None, ...]) -> bool:
+def fits_shape(shape: tuple[int, ...], spec: tuple[int | None, ...]) -> bool:
+    """Whether a tensor's shape is one that the spec allows; None in it is any size."""
     return len(shape) == len(spec) and all(want in (None, have) for have, want in zip(shape, spec, strict=True))
 
 
 def _fits_layout(shape: tuple[int, ...], spec: TensorSpec, lead: int) -> bool:
-    return _fits(shape[:lead], spec.shape[:lead]) and shape[lead:] in spec.layouts
+    return fits_shape(shape[:lead], spec.shape[:lead]) and shape[lead:] in spec.layouts
 
 
 def _shape_message(shape: tuple[int, ...], spec: TensorSpec, lead: int) -> str:

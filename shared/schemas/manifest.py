@@ -13,6 +13,8 @@ from shared.domain.dtypes import DType
 from shared.domain.model import Placement
 from shared.domain.signature import Content, Signature, TensorSpec
 
+# Nine digits: fits every integer type on the way.
+MAX_VERSION = 999_999_999
 ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 TensorName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
@@ -110,6 +112,8 @@ class SignatureDocument(_Document):
 class ImageStep(_Document):
     """Pre-processing: an encoded PNG or JPEG becomes the numbers of the input.
 
+    `max_pixels` bounds one image, `max_request_pixels` those of one request together, both told from the headers.
+
     The image is converted to `mode`, resized to `width` × `height` (box filter), inverted if `invert` (dark ink on
     white paper), scaled from 0…255 to 0…`scale`, and flattened row by row to the input's instance shape.
     """
@@ -121,7 +125,8 @@ class ImageStep(_Document):
     mode: Literal["L", "RGB"] = "L"
     scale: float = 1.0
     invert: bool = False
-    max_pixels: Annotated[int, Field(ge=1, le=100_000_000)] = 16_000_000
+    max_pixels: Annotated[int, Field(ge=1, le=100_000_000)] = 4_000_000
+    max_request_pixels: Annotated[int, Field(ge=1, le=1_000_000_000)] = 32_000_000
 
 
 class TokenizeStep(_Document):
@@ -160,7 +165,7 @@ class Manifest(_Document):
     """
 
     name: ModelName
-    version: Annotated[int, Field(ge=1)]
+    version: Annotated[int, Field(ge=1, le=MAX_VERSION)]
     description: str = ""
     signature: SignatureDocument
     preprocessing: tuple[Preprocessing, ...] = ()

@@ -26,6 +26,7 @@ def create_app(routers: Iterable[APIRouter], services: object, log: logging.Logg
     routes = [route for router in routers for route in router.routes]
     app = FastAPI(routes=routes, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.services = services
+    app.state.cold = True  # until the first request has been answered
     app.add_exception_handler(SluiceError, _on_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_invalid_parameters)

@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 from mangum import Mangum
 from mangum.adapter import DEFAULT_TEXT_MIME_TYPES
@@ -30,6 +31,15 @@ def lambda_handler(app: ASGI) -> Handler:
         headers = event.get("headers") or {}
         if not _HOST.fullmatch(headers.get("host", "")):
             del headers["host"]  # Mangum fails on what has more than one colon
-        return mangum(event, context)
+        return mangum(_encode_path(event), context)
 
     return handler
+
+
+def _encode_path(event: dict[str, Any]) -> dict[str, Any]:
+    """API Gateway has decoded the path, and Mangum would do so once more: `%2564` must not become `d`."""
+    request = event.get("requestContext") or {}
+    if "http" not in request:
+        return event  # no event of an HTTP API: Mangum says so
+    http = {**request["http"], "path": quote(request["http"]["path"])}
+    return {**event, "requestContext": {**request, "http": http}}

@@ -5,19 +5,28 @@ cold start, this at 15 µs and none. The variables that set it up keep Powertool
 """
 
 import logging
+import os
 import sys
 from datetime import UTC, datetime
 from typing import Literal
 
 import msgspec
 
+from shared.domain.trace import trace_id
+
 _PACKAGES = ("functions", "shared")
+# At DEBUG, botocore writes whole requests, signatures and bodies included.
+_CHATTY = ("botocore", "urllib3")
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as one line of JSON; `extra={"fields": {…}}` adds members to it."""
+    """A record as one line of JSON; `extra={"fields": {…}}` adds members to it.
+
+    `level` and `timestamp` (RFC 3339) are what Lambda itself looks for where its log format is JSON: it takes a line
+    that is an object as it is, in either format.
+    """
 
     def __init__(self, service: str) -> None:
         super().__init__()
@@ -32,6 +41,8 @@ class JsonFormatter(logging.Formatter):
             "service": self._service,
             "message": record.getMessage(),
         }
+        if trace := trace_id(os.environ):
+            line["trace_id"] = trace
         line.update(getattr(record, "fields", {}))
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
@@ -41,7 +52,8 @@ class JsonFormatter(logging.Formatter):
 def configure(service: str, level: LogLevel) -> logging.Logger:
     """The logger of this process's requests; set up anew together with those of `functions` and `shared`.
 
-    They do not reach the root logger, which Lambda's runtime owns and writes as text.
+    They do not reach the root logger, which Lambda's runtime owns: it would write them a second time, in its own form.
+    What the libraries say of themselves reaches it from WARNING on.
     """
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonFormatter(service))
@@ -50,4 +62,6 @@ def configure(service: str, level: LogLevel) -> logging.Logger:
         logger.handlers = [handler]
         logger.setLevel(level)
         logger.propagate = False
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
     return logging.getLogger(f"functions.{service}")

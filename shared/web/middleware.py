@@ -17,7 +17,6 @@ class RequestMiddleware:
     def __init__(self, app: ASGIApp, log: logging.Logger) -> None:
         self._app = app
         self._log = log
-        self._cold = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the request, mark its answer with `X-Request-Id`, log it."""
@@ -66,8 +65,8 @@ class RequestMiddleware:
             "bytes_in": int(length) if length and length.isdecimal() else 0,
             "bytes_out": bytes_out,
             "ms": round(total_ms, 3),
-            "cold_start": self._cold,
+            "cold_start": scope["app"].state.cold,
             **record.log,
         }
-        self._cold = False
+        scope["app"].state.cold = False
         self._log.log(logging.ERROR if status >= 500 else logging.INFO, "request", extra={"fields": fields})

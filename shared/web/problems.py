@@ -26,6 +26,7 @@ STATUS: Mapping[type[errors.SluiceError], HTTPStatus] = {
     errors.EmptyBatch: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.BatchTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.PayloadTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.AnswerTooLarge: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.UnsupportedMediaType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     errors.NotAcceptable: HTTPStatus.NOT_ACCEPTABLE,
     errors.BadImage: HTTPStatus.UNPROCESSABLE_ENTITY,

@@ -83,6 +83,14 @@ def test_tensors_travel_as_binary_and_the_rest_as_custom_attributes(
     assert sent == {"model": "m", "version": "7", "request-id": "request-1", "tenant": "tenant"}
 
 
+def test_the_trace_travels_with_the_call(backend: SageMakerBackend, server: SageMakerServer) -> None:
+    parent = "00-5759e988bd862e3fe1be46a994272793-53995c3f42cd8ad8-01"
+    backend.infer(VERSION, INPUTS, replace(CONTEXT, traceparent=parent))
+    (call,) = server.calls
+    assert call.attributes["traceparent"] == parent
+    assert f"traceparent={parent}" in call.headers["x-amzn-sagemaker-custom-attributes"]
+
+
 @pytest.mark.parametrize("tenant", ["a;model=other", "ü % = ;\r\nX-Evil: 1", "a b,c\"d'", "", "%3B"])
 def test_no_name_can_add_an_attribute_or_a_header(
     backend: SageMakerBackend, server: SageMakerServer, tenant: str

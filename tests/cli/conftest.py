@@ -86,7 +86,7 @@ class Cli:
     home: Home
 
     def __call__(
-        self, *arguments: str, stdin: str | bytes | None = None, env: Mapping[str, str] | None = None
+        self, *arguments: str, stdin: str | bytes | None = None, env: Mapping[str, str | None] | None = None
     ) -> Result:
         variables = {
             "SLUICE_HOME": str(self.home.folder),

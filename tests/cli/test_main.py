@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli.conftest import Cli
 
-COMMANDS = ("up", "down", "status", "publish", "models", "predict", "invoke", "logs")
+COMMANDS = ("up", "down", "status", "publish", "models", "predict", "invoke", "logs", "env", "doctor", "keys")
 HEAVY = ("aiohttp", "boto3", "botocore", "moto", "numpy", "onnxruntime", "pydantic", "urllib3")
 
 
@@ -27,7 +27,7 @@ def test_help_lists_every_command_and_the_exit_codes(down: Cli) -> None:
     assert "3  the stack is not up" in shown
 
 
-@pytest.mark.parametrize("command", ["publish", "models", "predict", "invoke", "logs"])
+@pytest.mark.parametrize("command", ["publish", "models", "predict", "invoke", "logs", "env", "doctor"])
 def test_help_of_a_command_has_examples_as_they_are_written(down: Cli, command: str) -> None:
     result = down(command, "--help")
     assert result.exit_code == 0
@@ -44,7 +44,8 @@ def test_the_installed_command_ends_with_one_sentence_and_no_colour(tmp_path: Pa
     done = run("models", home=tmp_path)
     assert done.returncode == 3
     assert done.stdout == ""
-    assert done.stderr == "Error: The stack is not up. Start it with `sluice up` (or `make run`).\n"
+    assert done.stderr.startswith(f"Error: No stack is up in {tmp_path}. Start it with `sluice up`")
+    assert done.stderr.count("\n") == 1
 
 
 def test_the_version_is_the_packages(tmp_path: Path) -> None:

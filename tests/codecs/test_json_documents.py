@@ -148,3 +148,8 @@ def test_every_integer_scalar_of_numpy_is_written() -> None:
     assert dumps([np.longlong(1), np.int64(2), np.uint8(3)]) == b"[1,2,3]"
     with pytest.raises(TypeError):
         dumps(object())
+
+
+def test_a_repeated_name_is_seen_through_escapes() -> None:
+    with pytest.raises(UnknownField, match="twice"):
+        refuse_repeats(b'{"instances": [1, 1], "inst\\u0061nces": [1]}', ["instances"])

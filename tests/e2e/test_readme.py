@@ -21,8 +21,7 @@ def test_every_prediction_of_the_readme_gives_the_answer_it_shows(sluice: Sluice
     key, *commands = SHELL
     assert len(commands) == len(PREDICTIONS) == 3
     for command, shown in zip(commands, PREDICTIONS, strict=True):
-        script = (key + command).replace("http://127.0.0.1:8000", sluice.local["api_url"])
-        script = script.replace(".sluice/local.json", str(sluice.home / "local.json"))
+        script = (key + command).replace(".sluice/local.json", str(sluice.home / "local.json"))
         done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
         answer = json.loads(done.stdout)
         assert answer["model"] == shown["model"]
@@ -41,9 +40,3 @@ def agrees(real: Any, shown: Any) -> bool:
     if isinstance(shown, str):
         return bool(real == shown)
     return bool(real == pytest.approx(shown, rel=0.05, abs=1e-6))
-
-
-def test_every_link_leads_somewhere() -> None:
-    for document in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")]:
-        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text(encoding="utf-8")):
-            assert (document.parent / target).exists(), f"{document.relative_to(ROOT)} links to {target}"

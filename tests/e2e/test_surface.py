@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,9 @@ def test_keys_are_stored_hashed_and_readable_by_their_owner_only(sluice: Sluice)
     assert local["api_key"].split("_")[1] in items
     assert local["api_key"].split("_")[2] not in items
     for log in (sluice.home / "logs").glob("*.log"):
-        assert local["api_key"].split("_")[2] not in log.read_text() or log.name == "stack.log"
+        assert local["api_key"].split("_")[2] not in log.read_text()
+        assert log.stat().st_mode & 0o077 == 0
+    assert sluice.home.stat().st_mode & 0o077 == 0
 
 
 def test_a_bare_graph_is_published_and_served_by_function_and_container(
@@ -128,3 +131,14 @@ def test_logs_show_requests_and_never_the_key(sluice: Sluice, api: httpx.Client)
     logs: Any = sluice.run("logs", "ApiFunction").stdout
     assert marker in logs
     assert sluice.local["api_key"] not in logs
+
+
+def test_malformed_http_leaves_no_trace_of_the_credential(sluice: Sluice) -> None:
+    local = sluice.local
+    url = httpx.URL(local["api_url"])
+    request = f"GET /v1/models HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {local['api_key']}\x00\r\n\r\n"
+    with socket.create_connection((url.host, url.port or 80), timeout=10) as connection:
+        connection.sendall(request.encode())
+        assert connection.recv(65536).split(b" ")[1] == b"400"
+    for log in (sluice.home / "logs").glob("*.log"):
+        assert local["api_key"] not in log.read_text()

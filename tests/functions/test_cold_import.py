@@ -47,6 +47,11 @@ def cold_import(stack: StackSpec, function: str) -> set[str]:
         ("AuthorizerFunction", {"botocore"}, {"numpy", "onnxruntime", "PIL", "orjson", "tokenizers", "asyncio"} | WEB),
         ("PredictFunction", {"onnxruntime", "numpy", "fastapi"}, {"tokenizers"}),
         ("ApiFunction", {"fastapi", "pydantic"}, {"numpy", "onnxruntime", "PIL", "tokenizers"}),
+        (
+            "ReleaseCheckFunction",
+            {"botocore", "pydantic"},
+            {"numpy", "onnxruntime", "PIL", "orjson", "tokenizers", "fastapi", "starlette", "mangum"},
+        ),
     ],
 )
 def test_a_function_imports_what_its_path_needs(
@@ -58,9 +63,10 @@ def test_a_function_imports_what_its_path_needs(
 
 
 def test_every_function_of_the_template_is_held_to_it(stack: StackSpec) -> None:
-    assert set(stack.functions) == {"AuthorizerFunction", "PredictFunction", "ApiFunction"}
+    assert set(stack.functions) == {"AuthorizerFunction", "PredictFunction", "ApiFunction", "ReleaseCheckFunction"}
 
 
+# The check before a release starts with any settings, and reports bad ones to CodeDeploy: see its own tests.
 @pytest.mark.parametrize("function", ["AuthorizerFunction", "PredictFunction", "ApiFunction"])
 def test_a_bad_setting_stops_the_start_with_its_name(stack: StackSpec, function: str) -> None:
     spec = stack.functions[function]

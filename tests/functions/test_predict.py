@@ -275,3 +275,33 @@ def test_a_body_may_come_as_text_or_as_base64(function: Function) -> None:
     for made in (sent, as_text):
         answer = Answer.of(function.handler(made, function.context))
         assert answer.json["predictions"] == [{"left": 2, "right": 4}]
+
+
+def test_the_trace_of_the_invocation_goes_on_to_the_backend(
+    function: Function, backend: FakeBackend, log_lines: LogLines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("_X_AMZN_TRACE_ID", "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1")
+    predict(function, {"instances": [[1, 2]]})
+    monkeypatch.delenv("_X_AMZN_TRACE_ID")
+    predict(function, {"instances": [[1, 2]]})
+    traces = [context.traceparent for _, _, context in backend.calls]
+    assert traces == ["00-5759e988bd862e3fe1be46a994272793-53995c3f42cd8ad8-01", None]
+    assert [line.get("trace_id") for line in log_lines.requests()] == ["1-5759e988-bd862e3fe1be46a994272793", None]
+
+
+def test_an_answer_that_lambda_could_not_return_is_refused(
+    function: Function, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("functions.predict.routes.MAX_ANSWER_BYTES", 100)
+    assert problem(predict(function, {"instances": [[1, 2]] * 3})).code == "answer_too_large"
+
+
+def test_a_compressed_body_is_refused(function: Function) -> None:
+    answer = predict(function, {"instances": [[1, 2]]}, headers={"content-encoding": "gzip"})
+    assert problem(answer).code == "unsupported_media_type"
+    assert predict(function, {"instances": [[1, 2]]}, headers={"content-encoding": "identity"}).status == 200
+
+
+def test_a_path_is_decoded_once(function: Function) -> None:
+    answer = function("POST", "/v1/models/p%61ir/predict", route=ROUTE, body={"instances": [[1, 2]]})
+    assert problem(answer).code == "model_not_found"

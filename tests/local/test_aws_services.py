@@ -29,8 +29,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start_services(port: int, lambda_url: str) -> "subprocess.Popen[bytes]":
+def start_services(port: int, lambda_url: str, *options: str) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "infra.local.aws_services", "--port", str(port), "--lambda-url", lambda_url]
+    command += options
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
@@ -49,10 +50,10 @@ def start_services(port: int, lambda_url: str) -> "subprocess.Popen[bytes]":
 
 
 @contextmanager
-def running_services(lambda_url: str) -> Iterator[str]:
+def running_services(lambda_url: str, *options: str) -> Iterator[str]:
     """The real process on a free port; its address."""
     port = free_port()
-    process = start_services(port, lambda_url)
+    process = start_services(port, lambda_url, *options)
     try:
         yield f"http://127.0.0.1:{port}"
     finally:
@@ -356,3 +357,27 @@ def test_connections_are_kept(aws_url: str) -> None:
     assert len(sockets) == 1
     assert None not in sockets
     connection.close()
+
+
+def test_a_service_may_be_elsewhere_and_the_rest_is_here(aws_url: str, lambda_url: str) -> None:
+    session = isolated_session()
+    with running_services(lambda_url, "--service", f"s3={aws_url}") as url:
+        here, there = local_client(session, "s3", url), local_client(session, "s3", aws_url)
+        here.create_bucket(Bucket="passed-on")
+        body = bytes(range(256)) * 5000
+        here.put_object(Bucket="passed-on", Key="a key/with: signs", Body=body)
+        assert there.get_object(Bucket="passed-on", Key="a key/with: signs")["Body"].read() == body
+        assert here.head_object(Bucket="passed-on", Key="a key/with: signs")["ContentLength"] == len(body)
+        keys = [{"AttributeName": "id", "KeyType": "HASH"}]
+        types = [{"AttributeName": "id", "AttributeType": "S"}]
+        tables = local_client(session, "dynamodb", url)
+        tables.create_table(TableName="Here", KeySchema=keys, AttributeDefinitions=types, BillingMode="PAY_PER_REQUEST")
+        assert "Here" in tables.list_tables()["TableNames"]
+        assert "Here" not in local_client(session, "dynamodb", aws_url).list_tables()["TableNames"]
+
+
+def test_a_service_that_is_not_there_is_told(lambda_url: str) -> None:
+    with running_services(lambda_url, "--service", f"s3=http://127.0.0.1:{free_port()}") as url:
+        client = local_client(isolated_session(), "s3", url)
+        with pytest.raises(ClientError, match=r"does not answer|ServiceException|500"):
+            client.list_buckets()

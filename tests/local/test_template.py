@@ -80,12 +80,14 @@ def test_every_load_gives_the_same_stack_and_the_cache_spares_the_translator(tmp
 def test_the_cache_tells_apart_what_differs_and_survives_a_broken_entry(tmp_path: Path) -> None:
     path = ROOT / "template.yaml"
     load_stack(path, cache_dir=tmp_path)
-    (entry,) = tmp_path.glob("*.json")
-    entry.write_text('{"Resources": ')
+    entries = set(tmp_path.glob("*.json"))  # one for each template, nested ones included
+    for entry in entries:
+        entry.write_text('{"Resources": ')
     stack = load_stack(path, cache_dir=tmp_path)
     assert "PredictFunction" in stack.functions
+    assert set(tmp_path.glob("*.json")) == entries
     assert load_stack(path, parameters={"LogLevel": "DEBUG"}, cache_dir=tmp_path) != stack
-    assert len(list(tmp_path.glob("*.json"))) == 2
+    assert len(set(tmp_path.glob("*.json")) - entries) == 1
 
 
 # ------------------------------------------------------------------ parameters
@@ -118,6 +120,21 @@ def test_a_bad_parameter_is_named(parameters: dict[str, str], message: str) -> N
 def test_parameter_constraints(tmp_path: Path, declaration: str, given: dict[str, str], message: str) -> None:
     with pytest.raises(TemplateError, match=message):
         outputs(tmp_path, f"Parameters: {{P: {declaration}}}", **given)
+
+
+def test_rules_between_parameters_hold_here_too(tmp_path: Path) -> None:
+    text = """\
+        Parameters: {A: {Type: String, Default: ''}, B: {Type: String, Default: ''}}
+        Rules:
+          Together:
+            RuleCondition: !Not [!Equals [!Ref A, '']]
+            Assertions: [{Assert: !Not [!Equals [!Ref B, '']], AssertDescription: A needs B}]
+        Outputs: {Out: {Value: !Sub '${A}${B}'}}
+    """
+    assert outputs(tmp_path, text, B="b") == {"Out": "b"}
+    assert outputs(tmp_path, text, A="a", B="b") == {"Out": "ab"}
+    with pytest.raises(TemplateError, match=r"Rules\.Together: A needs B"):
+        outputs(tmp_path, text, A="a")
 
 
 # ------------------------------------------------------------------ functions
@@ -269,7 +286,7 @@ SAM_FUNCTION = """\
             "AWS::Lambda::EventSourceMapping",
         ),
         ("Events: {E: {Type: Api, Properties: {Path: /, Method: get}}}", "AWS::ApiGateway::RestApi"),
-        ("Layers: ['arn:aws:lambda:us-east-1:1:layer:l:1']", "Work .*AWS::Lambda::Function with Layers"),
+        ("Layers: ['arn:aws:lambda:us-east-1:1:layer:l:1']", "Work .*AWS::Lambda::Function with the layer arn"),
         ("FunctionUrlConfig: {AuthType: NONE}", "AWS::Lambda::Url"),
     ],
 )
@@ -278,6 +295,20 @@ def test_events_that_the_local_runtime_does_not_run_are_named(tmp_path: Path, ad
     path = write(tmp_path, dedent(SAM_FUNCTION) + f"      {addition}\n")
     with pytest.raises(UnknownResourceType, match=named):
         load_stack(path)
+
+
+def test_layers_of_the_stack_itself_are_taken(tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    layer = "  Libraries: {Type: AWS::Serverless::LayerVersion, Properties: {ContentUri: build/layers/libraries}}\n"
+    path = write(tmp_path, dedent(SAM_FUNCTION) + "      Layers: [!Ref Libraries]\n" + layer)
+    assert load_stack(path).functions.keys() == {"Work"}
+
+
+def test_only_mail_may_be_subscribed(tmp_path: Path) -> None:
+    text = "Resources: {{S: {{Type: AWS::SNS::Subscription, Properties: {{TopicArn: t, Protocol: {}}}}}}}"
+    assert load_stack(write(tmp_path, text.format("email"))).resources == {}
+    with pytest.raises(UnknownResourceType, match=r"S is of type AWS::SNS::Subscription with Protocol sqs"):
+        load_stack(write(tmp_path, text.format("sqs")))
 
 
 def test_a_bucket_with_notifications_is_named(tmp_path: Path) -> None:

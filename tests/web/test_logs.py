@@ -28,6 +28,25 @@ def test_a_line_is_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
     assert line == {"level": "INFO", "service": "predict", "message": "two\nlines é", "ms": 1.5, "odd": "1.1"}
 
 
+def test_a_line_names_the_trace_of_its_invocation(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = configure("predict", "INFO")
+    for trace in ("1-5759e988-bd862e3fe1be46a994272793", "1-5759e988-bd862e3fe1be46a994272794"):
+        monkeypatch.setenv("_X_AMZN_TRACE_ID", f"Root={trace};Parent=53995c3f42cd8ad8;Sampled=1")
+        log.info("line")
+        assert json.loads(capsys.readouterr().out)["trace_id"] == trace
+
+
+@pytest.mark.parametrize("library", ["botocore.endpoint", "urllib3.connectionpool"])
+def test_the_libraries_write_no_requests_even_at_debug(library: str, caplog: pytest.LogCaptureFixture) -> None:
+    configure("predict", "DEBUG")
+    with caplog.at_level(logging.DEBUG):  # as Lambda sets the root logger
+        logging.getLogger(library).debug("the whole request")
+        logging.getLogger(library).warning("a connection was lost")
+    assert caplog.messages == ["a connection was lost"]
+
+
 def test_a_traceback_stays_in_its_line(capsys: pytest.CaptureFixture[str]) -> None:
     log = configure("predict", "INFO")
     try:

@@ -8,6 +8,7 @@ retried after a function error (Lambda retries them twice by default).
 
 import asyncio
 import contextlib
+import re
 import sys
 import uuid
 from collections.abc import Mapping
@@ -35,6 +36,7 @@ from infra.local.stack import ACCOUNT_ID, REGION, FunctionSpec
 InvocationType = Literal["RequestResponse", "Event", "DryRun"]
 INVOCATION_TYPES: tuple[str, ...] = get_args(InvocationType)
 
+_QUALIFIED = re.compile(r"(arn:[^:]*:lambda:[^:]*:[^:]*:function:[^:]+):[\w-]+", re.ASCII)
 _MEMORY_CHECK_S = 0.1
 _EVENT_RETRY_S = 1.0
 _CLOSE_S = 10.0
@@ -148,6 +150,9 @@ class LambdaService:
     def _find(self, function: str) -> Pool:
         name = function.removesuffix(f":{VERSION}")
         pool = self._pools.get(name) or self._by_name.get(name)
+        if pool is None and (qualified := _QUALIFIED.fullmatch(name)):
+            # A published version or an alias: there is one copy of the code here, so all of them mean it.
+            pool = self._by_name.get(qualified[1])
         if pool is None:
             arn = name if name.startswith("arn:") else f"arn:aws:lambda:{REGION}:{ACCOUNT_ID}:function:{function}"
             raise ResourceNotFoundError(f"Function not found: {arn}")

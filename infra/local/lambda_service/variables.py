@@ -27,7 +27,7 @@ def function_environment(
     """What Lambda sets, and the function's own.
 
     `base` is the stack's (endpoints of the local AWS services and credentials for them); a function's own variable
-    wins over it, a reserved one over both. `runtime_api` is `host:port`.
+    wins over it unless it is empty, a reserved one over both. `runtime_api` is `host:port`.
     Source: https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html.
     """
     reserved = {
@@ -48,7 +48,9 @@ def function_environment(
     path = {"PATH": f"{python.parent}:/usr/local/bin:/usr/bin:/bin"}
     # The interpreter may need its libraries' path to start at all; Lambda sets one too.
     libraries = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
-    return {**_DEFAULTS, **path, **libraries, **base, **spec.environment, **reserved}
+    # An empty variable is one that the template declares and leaves unset.
+    own = {name: value for name, value in spec.environment.items() if value or name not in base}
+    return {**_DEFAULTS, **path, **libraries, **base, **own, **reserved}
 
 
 def log_stream_name(environment_id: str) -> str:

@@ -35,8 +35,12 @@ def read_signature(session: ort.InferenceSession) -> Signature:
     execution = Execution(session)
     for tensor in (*execution.inputs, *execution.outputs):
         if tensor.dtype is None:
+            # skl2onnx wraps probabilities into maps unless told not to: the commonest export of a classifier.
+            hint = (
+                ' Export the classifier with options={"zipmap": False}.' if tensor.type.startswith("seq(map(") else ""
+            )
             raise InvalidPackage(
-                f"{tensor.name!r} is a {tensor.type}: only tensors of numbers, bools and strings can be served."
+                f"{tensor.name!r} is a {tensor.type}: only tensors of numbers, bools and strings can be served.{hint}"
             )
     if not execution.inputs or not execution.outputs:
         raise InvalidPackage("The graph needs at least one input and one output.")

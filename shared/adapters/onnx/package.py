@@ -17,10 +17,11 @@ from shared.adapters.onnx.steps.label import Labeler
 from shared.adapters.onnx.steps.tokenize import TextTokenizer
 from shared.codecs.json_documents import JsonLimits
 from shared.codecs.json_tensors import decode_instances
+from shared.domain.dtypes import DType
 from shared.domain.errors import BackendError, InvalidPackage, InvalidRequest
 from shared.domain.signature import Content, Signature, TensorSpec
-from shared.domain.tensors import Array, Tensors
-from shared.domain.validation import conform
+from shared.domain.tensors import NUMPY_DTYPES, Array, Tensors
+from shared.domain.validation import conform, fits_shape
 from shared.schemas.manifest import ImageStep, Manifest, SignatureDocument
 
 MODEL_FILE = "model.onnx"
@@ -28,6 +29,10 @@ MANIFEST_FILE = "manifest.json"
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 
 _Preprocess = Callable[[Array], Tensors]
+
+
+class ContractBroken(BackendError):
+    """The model gave outputs that its manifest does not promise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +93,14 @@ class OnnxPackage:
         results = self._execution.run(sources, feeds)
         if self.signature.batched:
             _check_rows(results, len(next(iter(inputs.values()))))
-        return {
+        answer = {
             name: output.label(results[output.source]) if output.label else results[output.source]
             for name, output in wanted.items()
         }
+        for spec in self.signature.outputs:
+            if spec.name in answer:
+                _check_output(answer[spec.name], spec)
+        return answer
 
     def warm_up(self) -> bool:
         """One run, on the manifest's example or else on zeros; False if the graph refuses zeros, which proves nothing.
@@ -101,6 +110,8 @@ class OnnxPackage:
         if self.manifest.example is None:
             try:
                 self.run(_example(self.signature))
+            except ContractBroken as error:
+                raise InvalidPackage(error.detail) from error
             except (InvalidRequest, BackendError):
                 return False
             return True
@@ -168,6 +179,20 @@ def _check_rows(results: Tensors, rows: int) -> None:
     for name, array in results.items():
         if array.shape[:1] != (rows,):
             raise BackendError(f"The model answered {rows} rows with an output {name!r} of shape {list(array.shape)}.")
+
+
+def _check_output(array: Array, spec: TensorSpec) -> None:
+    """ContractBroken if the model gives what its manifest does not promise: callers rely on the contract."""
+    if array.dtype != NUMPY_DTYPES[spec.dtype] or not fits_shape(array.shape, spec.shape):
+        shape = [-1 if dim is None else dim for dim in spec.shape]
+        raise ContractBroken(
+            f"The model answered an output {spec.name!r} of type {array.dtype} and shape {list(array.shape)}; its "
+            f"manifest says {spec.dtype} and {shape}."
+        )
+    if spec.classes and spec.dtype is not DType.BYTES and array.shape[-1] != len(spec.classes):
+        raise ContractBroken(
+            f"The model answered {array.shape[-1]} values for the {len(spec.classes)} classes of {spec.name!r}."
+        )
 
 
 def _example(signature: Signature) -> Tensors:

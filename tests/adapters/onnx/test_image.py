@@ -232,3 +232,13 @@ def test_hostile_bytes_raise_nothing_else(data: bytes) -> None:
         return
     assert pixels.shape == (1, 4)
     assert np.isfinite(pixels).all()
+
+
+def test_the_images_of_one_request_share_a_limit() -> None:
+    image = np.zeros((10, 10), dtype=np.uint8)
+    data = encode(Image.fromarray(image))
+    decode_all = decoder(max_pixels=100, max_request_pixels=250)
+    assert len(decode_all(bytes_tensor([data] * 2))) == 2
+    with pytest.raises(ImageTooLarge, match="250 pixels in all") as caught:
+        decode_all(bytes_tensor([data] * 3))
+    assert caught.value.fields[0].pointer == "/instances/2"

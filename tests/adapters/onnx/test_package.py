@@ -260,3 +260,28 @@ def test_what_the_tokens_model_takes_is_read_without_a_manifest(tmp_path: Path) 
     package = load(write_package(tmp_path / "m/1", tokens_model()))
     assert [spec.name for spec in package.signature.inputs] == ["input_ids", "attention_mask"]
     assert json.loads(package.manifest.model_dump_json())["signature"]["batched"] is True
+
+
+@pytest.mark.parametrize(
+    ("promised", "message"),
+    [
+        (tensor("scores", DType.FP32, [-1, 4]), r"shape \[2, 3\]"),
+        (tensor("scores", DType.FP32, [-1, -1], classes=["a", "b"]), "3 values for the 2 classes"),
+    ],
+)
+def test_outputs_that_the_manifest_does_not_promise_are_never_given(
+    tmp_path: Path, promised: dict[str, Any], message: str
+) -> None:
+    document = manifest("liar", 1, [tensor("x", DType.FP32, [-1, -1])], [promised])
+    package = load(write_package(tmp_path / "liar/1", wide_scores(), document))
+    with pytest.raises(BackendError, match=message):
+        package.run({"x": np.ones((2, 3), dtype=np.float32)})
+
+
+def wide_scores() -> bytes:
+    """`x` FP32 [rows, any] → `scores` of the same shape: the graph alone does not tell how wide."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", "width"]) for name in ("x", "scores"))
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["scores"])], "wide", [x], [y])
+    return bytes(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10).SerializeToString()
+    )

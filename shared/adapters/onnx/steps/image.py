@@ -44,16 +44,22 @@ class ImageDecoder:
         """Numbers for encoded images; BadImage and ImageTooLarge name the row."""
         if array.dtype != np.object_:
             return array
-        images = [self._decode(data, pointer("/instances", row)) for row, data in enumerate(array.reshape(-1))]
+        left = self._step.max_request_pixels
+        images: list[Array] = []
+        for row, data in enumerate(array.reshape(-1)):
+            image, pixels = self._decode(data, pointer("/instances", row), left)
+            images.append(image)
+            left -= pixels
         return np.stack(images) if self._batched else images[0]
 
-    def _decode(self, data: bytes, place: str) -> Array:
+    def _decode(self, data: bytes, place: str, left: int) -> tuple[Array, int]:
+        """The numbers, and how many of the `left` pixels that this request may hold it took."""
         # Only packages with images pay for this import.
         from PIL import Image
 
         try:
             with Image.open(BytesIO(data), formats=("PNG", "JPEG")) as image:
-                self._check_size(image, place)
+                taken = self._check_size(image, place, left)
                 pixels = self._pixels(image)
         except SluiceError:
             raise
@@ -61,11 +67,17 @@ class ImageDecoder:
             raise ImageTooLarge.at(place, self._limit()) from None
         except Exception as error:  # decoders raise nearly every class there is on hostile bytes
             raise BadImage.at(place, "is not a whole PNG or JPEG image") from error
-        return self._numbers(pixels)
+        return self._numbers(pixels), taken
 
-    def _check_size(self, image: "Image", place: str) -> None:
-        if image.width * image.height > self._step.max_pixels:
+    def _check_size(self, image: "Image", place: str, left: int) -> int:
+        """The pixels that the header promises, before one of them is decompressed."""
+        pixels = image.width * image.height
+        if pixels > self._step.max_pixels:
             raise ImageTooLarge.at(place, f"is {image.width}×{image.height} pixels; {self._limit()}")
+        if pixels > left:
+            limit = self._step.max_request_pixels
+            raise ImageTooLarge.at(place, f"brings the images of this request over the limit of {limit} pixels in all")
+        return pixels
 
     def _limit(self) -> str:
         return f"the limit is {self._step.max_pixels} pixels"

@@ -17,9 +17,15 @@ class TextTokenizer:
     """
 
     def __init__(self, step: TokenizeStep, folder: Path) -> None:
-        """Read the tokenizer's file; InvalidPackage if it is none."""
-        # Only packages with text pay for this import.
-        from tokenizers import Tokenizer
+        """Read the tokenizer's file; InvalidPackage if it is none, or if this process cannot run tokenizers."""
+        try:
+            # Only packages with text pay for this import.
+            from tokenizers import Tokenizer
+        except ModuleNotFoundError as error:
+            raise InvalidPackage(
+                f"The input {step.input!r} takes text, and the tokenizers are not part of the function's layers: set "
+                '"placement": "container" in the manifest and publish it as the next version.'
+            ) from error
 
         self._step = step
         try:

@@ -1,0 +1,66 @@
+"""The SageMaker endpoint under its parameters."""
+
+from tests.template.support import COMBINATIONS, IMAGE, of_type, resolved
+
+
+def test_without_an_image_nothing_of_it_is_there() -> None:
+    resources = resolved()
+    assert not [logical_id for logical_id in resources if logical_id.startswith("Container")]
+    variables = resources["PredictFunction"].properties["Environment"]["Variables"]
+    assert variables["SLUICE_ENDPOINT_NAME"] == ""
+
+
+def test_one_instance_moves_at_once_and_does_not_scale() -> None:
+    resources = resolved(COMBINATIONS["container"])
+    endpoint = resources["Container.Endpoint"].properties
+    routing = endpoint["DeploymentConfig"]["BlueGreenUpdatePolicy"]["TrafficRoutingConfiguration"]
+    assert routing["Type"] == "ALL_AT_ONCE"
+    assert endpoint["RetainAllVariantProperties"] is False
+    assert not of_type(resources, "AWS::ApplicationAutoScaling::ScalableTarget")
+    config = resources["Container.EndpointConfig"].properties
+    assert "DataCaptureConfig" not in config
+    (variant,) = config["ProductionVariants"]
+    assert "InferenceAmiVersion" not in variant
+    assert resources["Container.Model"].properties["PrimaryContainer"]["Image"] == IMAGE
+
+
+def test_a_fleet_has_a_canary_of_half_at_most_and_keeps_its_size() -> None:
+    resources = resolved(COMBINATIONS["scaled container"])
+    endpoint = resources["Container.Endpoint"].properties
+    policy = endpoint["DeploymentConfig"]["BlueGreenUpdatePolicy"]
+    assert policy["TrafficRoutingConfiguration"]["CanarySize"] == {"Type": "CAPACITY_PERCENT", "Value": "25"}
+    waits = int(policy["TrafficRoutingConfiguration"]["WaitIntervalInSeconds"]) + int(
+        policy["TerminationWaitInSeconds"]
+    )
+    assert waits < policy["MaximumExecutionTimeoutInSeconds"] <= 28800
+    assert endpoint["RetainAllVariantProperties"] is True
+    target = resources["Container.ScalableTarget"].properties
+    assert (target["MinCapacity"], target["MaxCapacity"]) == ("2", "6")
+    assert target["ResourceId"] == f"endpoint/{endpoint['EndpointName']}/variant/main"
+
+
+def test_an_update_goes_back_on_the_endpoints_own_alarms() -> None:
+    for name in ("container", "two variants, captured"):
+        resources = resolved(COMBINATIONS[name])
+        endpoint = resources["Container.Endpoint"].properties
+        named = {alarm["AlarmName"] for alarm in endpoint["DeploymentConfig"]["AutoRollbackConfiguration"]["Alarms"]}
+        own = {
+            alarm.name
+            for logical_id, alarm in of_type(resources, "AWS::CloudWatch::Alarm").items()
+            if logical_id.startswith("Container.")
+        }
+        assert named == own
+        assert 2 <= len(named) <= 10
+
+
+def test_a_second_variant_takes_its_share_and_requests_are_captured() -> None:
+    resources = resolved(COMBINATIONS["two variants, captured"])
+    config = resources["Container.EndpointConfig"].properties
+    weights = {variant["VariantName"]: variant["InitialVariantWeight"] for variant in config["ProductionVariants"]}
+    assert weights == {"main": "90", "challenger": "10"}
+    assert {variant["InferenceAmiVersion"] for variant in config["ProductionVariants"]} == {
+        "al2-ami-sagemaker-inference-gpu-3-1"
+    }
+    capture = config["DataCaptureConfig"]
+    assert capture["InitialSamplingPercentage"] == "10"
+    assert capture["DestinationS3Uri"].endswith("/captured/")
