@@ -62,6 +62,9 @@ lock: $(STAMP)  ## resolve requirements/ anew
 	@for name in sam checkov; do $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade requirements/$$name.in -o requirements/$$name.txt; done
 	@for name in uv weights; do $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --no-deps --upgrade requirements/$$name.in -o requirements/$$name.txt; done
 	@$(BIN)/uv pip compile --quiet pyproject.toml --all-extras --universal --generate-hashes --no-emit-index-url --no-header --upgrade -o requirements/lock.txt
+	@$(BIN)/uv pip compile --quiet pyproject.toml --extra container --constraint requirements/lock.txt --excludes requirements/container-excludes.txt --universal --python-version 3.13 --generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade -o requirements/container-cpu.txt
+	@sed -n 's/^onnxruntime\(==[^ ]*\).*/onnxruntime-gpu[cuda,cudnn]\1/p' requirements/lock.txt > requirements/container-cuda.in
+	@$(BIN)/uv pip compile --quiet pyproject.toml requirements/container-cuda.in --extra container --constraint requirements/lock.txt --excludes requirements/container-excludes.txt --no-emit-package onnxruntime --universal --python-version 3.13 --generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade -o requirements/container-cuda.txt
 
 clean:  ## remove what make and the stack have written here
 	@rm -rf $(VENV) .venv-tools .sluice build .mypy_cache .ruff_cache

@@ -36,7 +36,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         )
     if not TOOLS:
         terminalreporter.write_line(
-            f"tests/packaging: no SAM CLI in .venv-tools ({TOOLS_VARIABLE}=… names another environment): "
+            f"tests/packaging: no SAM CLI in .venv-tools/sam ({TOOLS_VARIABLE}=… names another environment): "
             "its checks and its runtime emulator were not run.",
             yellow=True,
         )

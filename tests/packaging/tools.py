@@ -19,8 +19,8 @@ class Tools:
 
 
 def find_tools() -> Tools | None:
-    """The tools in `.venv-tools`, or in the environment that `SLUICE_TOOLS` names; None without both of them."""
-    root = Path(os.environ.get(TOOLS_VARIABLE) or ROOT / ".venv-tools")
+    """The tools in `.venv-tools/sam`, or in the environment that `SLUICE_TOOLS` names; None without both of them."""
+    root = Path(os.environ.get(TOOLS_VARIABLE) or ROOT / ".venv-tools" / "sam")
     machine = "arm64" if platform.machine() == "aarch64" else "x86_64"
     emulators = sorted(root.glob(f"lib/python*/site-packages/samcli/local/rapid/aws-lambda-rie-{machine}"))
     sam = root / "bin" / "sam"
