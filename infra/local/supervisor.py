@@ -118,11 +118,12 @@ class Supervisor:
         warm_up = asyncio.create_task(_until_answers(f"{self.ports.url('api')}/ready", "the API", self.home.logs))
         parts.callback(warm_up.cancel)
         container = Container.of(stack, self.root, self.ports, environment, self.home.logs / "container.log", failed)
-        with step(f"models ({len(self.models)}) and container"):
-            if container:
-                await parts.enter_async_context(container)
+        with step(f"models ({len(self.models)})"):
             await asyncio.to_thread(seed_models, stack, aws_url, self.models)
-            if container:
+        if container:
+            # After the models: what its first look at the bucket finds is loaded before it is healthy.
+            with step("container"):
+                await parts.enter_async_context(container)
                 await container.until_healthy()
                 await asyncio.to_thread(resources.create_endpoint, stack, aws_url, on_progress=_log.info)
         with step("functions"):
