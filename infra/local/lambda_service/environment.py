@@ -269,7 +269,8 @@ class Environment:
     def _measure(self) -> int:
         if self._process is None:
             return 0
-        self._measured_at = self._loop.time()
+        if self.state is not State.STARTING:  # what a process has before its imports says nothing of an invocation
+            self._measured_at = self._loop.time()
         return self._journal.used(self._process.rss())
 
     def _signal(self, signum: signal.Signals) -> None:
