@@ -1,5 +1,6 @@
 """Fixtures for all tests: the AWS services of the local stack in a process of their own, made from `template.yaml`."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -76,3 +77,14 @@ def aws_session() -> Session:
     session.set_credentials("test", "test")
     session.set_config_variable("region", REGION)
     return session
+
+
+@pytest.fixture
+def keep_loggers() -> Iterator[None]:
+    """Puts the loggers of `functions` and `shared` back as they were: a composition root sets them up anew."""
+    loggers = [logging.getLogger(name) for name in ("functions", "shared")]
+    before = [(logger, logger.handlers, logger.level, logger.propagate) for logger in loggers]
+    yield
+    for logger, handlers, level, propagate in before:
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)

@@ -1,8 +1,7 @@
 """The real handlers, as their composition roots make them, on the AWS services of the local stack."""
 
 import json
-import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +31,7 @@ SIGNATURE = Signature(
 )
 
 
-@pytest.fixture(autouse=True)
-def _keep_loggers() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in ("functions", "shared")]
-    before = [(logger, logger.handlers, logger.level, logger.propagate) for logger in loggers]
-    yield
-    for logger, handlers, level, propagate in before:
-        logger.handlers, logger.propagate = handlers, propagate
-        logger.setLevel(level)
+pytestmark = pytest.mark.usefixtures("keep_loggers")
 
 
 @pytest.fixture

@@ -184,16 +184,6 @@ def code_deploy() -> Iterator[CodeDeploy]:
 
 
 @pytest.fixture
-def _keep_loggers() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in ("functions", "shared")]
-    before = [(logger, logger.handlers, logger.level, logger.propagate) for logger in loggers]
-    yield
-    for logger, handlers, level, propagate in before:
-        logger.handlers, logger.propagate = handlers, propagate
-        logger.setLevel(level)
-
-
-@pytest.fixture
 def check(
     local_aws: LocalAws,
     lambda_url: str,
@@ -201,7 +191,7 @@ def check(
     code_deploy: CodeDeploy,
     monkeypatch: pytest.MonkeyPatch,
     _published: None,
-    _keep_loggers: None,
+    keep_loggers: None,
 ) -> Callable[..., dict[str, Any]]:
     """Runs the check of a function's version as its composition root makes it."""
     for name, value in {

@@ -1,8 +1,7 @@
 """Each function may do what its code does on every route and branch that calls AWS, and nothing else."""
 
 import json
-import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -84,14 +83,7 @@ def models(local_aws: LocalAws, aws_session: Session, tmp_path: Path) -> Mapping
     return {placement: publish(local_aws, aws_session, tmp_path, placement) for placement in Placement}
 
 
-@pytest.fixture(autouse=True)
-def _keep_loggers() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in ("functions", "shared")]
-    before = [(logger, logger.handlers, logger.level, logger.propagate) for logger in loggers]
-    yield
-    for logger, handlers, level, propagate in before:
-        logger.handlers, logger.propagate = handlers, propagate
-        logger.setLevel(level)
+pytestmark = pytest.mark.usefixtures("keep_loggers")
 
 
 def calls_of(

@@ -1,21 +1,12 @@
 import json
 import logging
-from collections.abc import Iterator
 from decimal import Decimal
 
 import pytest
 
 from shared.web.logs import configure
 
-
-@pytest.fixture(autouse=True)
-def _restore() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in ("functions", "shared")]
-    before = [(logger, logger.handlers, logger.level, logger.propagate) for logger in loggers]
-    yield
-    for logger, handlers, level, propagate in before:
-        logger.handlers, logger.propagate = handlers, propagate
-        logger.setLevel(level)
+pytestmark = pytest.mark.usefixtures("keep_loggers")
 
 
 def test_a_line_is_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
