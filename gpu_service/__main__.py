@@ -1,20 +1,23 @@
 """`python -m gpu_service serve`: what SageMaker starts in the container."""
 
+import asyncio
 import logging
 import os
 import signal
 import sys
-from types import FrameType
-from typing import NoReturn
 
-import uvicorn
+import uvloop
 
-from gpu_service.bootstrap import Container, build
-from gpu_service.logs import configure
+from gpu_service.bootstrap import Container
+from gpu_service.logs import configure, fields
 from gpu_service.settings import Settings
 from shared.domain.settings import SettingsError, load
 
 _log = logging.getLogger("gpu_service")
+
+# How long a thread that comes back from a model may wait for the interpreter while the event loop is busy; the default
+# of 5 ms is longer than many a model runs.
+_SWITCH_INTERVAL_S = 0.0005
 
 
 def main(arguments: list[str], environ: dict[str, str]) -> int:
@@ -24,49 +27,34 @@ def main(arguments: list[str], environ: dict[str, str]) -> int:
         return 2
     try:
         settings = load(Settings, environ)
-        container = build(settings)
+        configure(settings.log_level)
+        sys.setswitchinterval(_SWITCH_INTERVAL_S)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_serve(settings, environ))
     except SettingsError as error:
         sys.stderr.write(f"The container cannot start: {error}\n")
         return 2
-    configure(settings.log_level)
-    signal.signal(signal.SIGTERM, _leave)
-    signal.signal(signal.SIGINT, _leave)
-    return _serve(container, settings)
 
 
-def _serve(container: Container, settings: Settings) -> int:
-    server = uvicorn.Server(
-        uvicorn.Config(
-            container.app,
-            host=settings.host,
-            port=settings.port,
-            loop="uvloop",
-            http="httptools",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            # Longer than callers keep idle connections: they end them, not the server, so no request meets a reset.
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=settings.drain_seconds,
-        )
-    )
-    container.loader.start()
+async def _serve(settings: Settings, environ: dict[str, str]) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _stop, stop, number)
+    container = Container(settings, environ)
     try:
-        # uvicorn stops listening at SIGTERM, answers what it has accepted, then raises the signal again.
-        server.run()
-    except SystemExit as ended:
-        return int(ended.code or 0) or (0 if server.started else 1)
-    finally:
-        container.loader.stop()
-        container.pool.close()
+        await container.start()
+    except OSError as error:
+        sys.stderr.write(f"The container cannot listen: {error.strerror or error}\n")
+        return 1
+    await stop.wait()
+    await container.stop()
     return 0
 
 
-def _leave(number: int, frame: FrameType | None) -> NoReturn:
-    del frame
-    _log.info("stopping", extra={"fields": {"signal": signal.Signals(number).name}})
-    raise SystemExit(0)
+def _stop(stop: asyncio.Event, number: int) -> None:
+    _log.info("stopping", extra=fields(signal=signal.Signals(number).name))
+    stop.set()
 
 
 if __name__ == "__main__":

@@ -1,16 +1,21 @@
 """Errors as RFC 9457 problem documents, with the statuses that callers of the container meet."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from math import ceil
+from typing import NamedTuple
 
 import orjson
-from starlette.responses import Response
 
+from gpu_service.inference.sessions import SessionBusy
+from gpu_service.models.errors import AlreadyLoaded, OutOfMemory
+from gpu_service.scheduling.errors import Overloaded, TenantOverloaded
 from shared.domain.errors import (
     BackendError,
     BackendTimeout,
     BackendUnavailable,
     BatchTooLarge,
+    InvalidPackage,
     InvalidRequest,
     NotAcceptable,
     NotFound,
@@ -22,22 +27,35 @@ from shared.domain.errors import (
 )
 
 MEDIA_TYPE = "application/problem+json"
+MAX_RETRY_AFTER_S = 60
 
 # The nearest class of an error's ancestors counts. 400: the body could not be read. 422: it does not fit the model.
 _STATUSES: Mapping[type[SluiceError], HTTPStatus] = {
     SluiceError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    AlreadyLoaded: HTTPStatus.CONFLICT,
     BackendError: HTTPStatus.INTERNAL_SERVER_ERROR,
     BackendTimeout: HTTPStatus.GATEWAY_TIMEOUT,
     BackendUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    BatchTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    InvalidPackage: HTTPStatus.BAD_REQUEST,
+    NotAcceptable: HTTPStatus.NOT_ACCEPTABLE,
     NotFound: HTTPStatus.NOT_FOUND,
     NotJson: HTTPStatus.BAD_REQUEST,
-    TooDeep: HTTPStatus.BAD_REQUEST,
+    OutOfMemory: HTTPStatus.INSUFFICIENT_STORAGE,
+    SessionBusy: HTTPStatus.CONFLICT,
     PayloadTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    BatchTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    TenantOverloaded: HTTPStatus.TOO_MANY_REQUESTS,
+    TooDeep: HTTPStatus.BAD_REQUEST,
     UnsupportedMediaType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    NotAcceptable: HTTPStatus.NOT_ACCEPTABLE,
 }
-_RETRY_AFTER_S = "1"
+
+
+class Problem(NamedTuple):
+    """An answer: status, body and further headers."""
+
+    status: int
+    body: bytes
+    headers: Sequence[tuple[str, str]]
 
 
 def status_of(error: SluiceError) -> HTTPStatus:
@@ -49,37 +67,29 @@ def status_of(error: SluiceError) -> HTTPStatus:
     return next((_STATUSES[kind] for kind in ancestors), fallback)
 
 
-def problem_of(error: SluiceError, request_id: str) -> Response:
-    """The answer for one of our errors."""
+def problem_of(error: SluiceError, request_id: str) -> Problem:
+    """The answer for one of our errors; what may succeed later says when to try again."""
     status = status_of(error)
-    return problem(
-        status,
-        code=error.code,
-        title=error.title,
-        detail=error.detail,
-        request_id=request_id,
-        errors=[{"pointer": field.pointer, "detail": field.detail} for field in error.fields],
-    )
+    fields = [{"pointer": field.pointer, "detail": field.detail} for field in error.fields]
+    problem = problem_document(status, error.code, error.title, error.detail, request_id, fields)
+    if not isinstance(error, BackendUnavailable):
+        return problem
+    wait = error.retry_after_s if isinstance(error, Overloaded) else 1.0
+    seconds = min(max(ceil(wait), 1), MAX_RETRY_AFTER_S)
+    return problem._replace(headers=(("Retry-After", str(seconds)),))
 
 
-def problem(
-    status: HTTPStatus,
-    *,
-    code: str,
-    title: str,
-    detail: str,
-    request_id: str,
-    errors: list[dict[str, str]] | None = None,
-) -> Response:
-    """One problem document with our members `code`, `request_id` and `errors`."""
+def problem_document(
+    status: int, code: str, title: str, detail: str, request_id: str, errors: Sequence[Mapping[str, str]] = ()
+) -> Problem:
+    """A problem document with our members `code`, `request_id` and `errors`."""
     document = {
         "type": f"urn:sluice:problem:{code}",
         "title": title,
-        "status": status.value,
+        "status": int(status),
         "detail": detail,
         "code": code,
         "request_id": request_id,
-        "errors": errors or [],
+        "errors": list(errors),
     }
-    headers = {"Retry-After": _RETRY_AFTER_S} if status is HTTPStatus.SERVICE_UNAVAILABLE else {}
-    return Response(orjson.dumps(document), status_code=status.value, headers=headers, media_type=MEDIA_TYPE)
+    return Problem(int(status), orjson.dumps(document), ())

@@ -71,6 +71,16 @@ def identity_model(dtype: DType = DType.FP32, shape: Shape = ("n", 2)) -> bytes:
     return model([helper.make_node("Identity", ["x"], ["y"])], [value("x", kind, shape)], [value("y", kind, shape)])
 
 
+def biased_model() -> bytes:
+    """`y = x + bias`; FP32 [n, 2], and `bias`, FP32 [2], which is 1 where it is left out."""
+    return model(
+        [helper.make_node("Add", ["x", "bias"], ["y"])],
+        [value("x", TensorProto.FLOAT, ["n", 2]), value("bias", TensorProto.FLOAT, [2])],
+        [value("y", TensorProto.FLOAT, ["n", 2])],
+        [numpy_helper.from_array(np.ones(2, dtype=np.float32), "bias")],
+    )
+
+
 def sum_model() -> bytes:
     """`total = a + b`, `difference = a - b`; two FP32 inputs [n, k] with both axes of any size."""
     inputs = [value(name, TensorProto.FLOAT, ["n", "k"]) for name in ("a", "b")]

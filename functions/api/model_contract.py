@@ -1,6 +1,6 @@
 """The predict operation of one model as OpenAPI 3.1, from its signature."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from shared.domain.dtypes import DType
@@ -41,10 +41,16 @@ def _json(schema: Schema) -> dict[str, Any]:
 
 
 def _by_row(signature: Signature) -> Schema:
+    by_name = _object(
+        {spec.name: _instance(spec, signature.batched) for spec in signature.inputs if _goes_by_row(spec, signature)},
+        optional=[spec.name for spec in signature.inputs if spec.optional],
+    )
     if len(signature.inputs) == 1:
         instance = _instance(signature.inputs[0], signature.batched)
+    elif len(signature.required) == 1:
+        instance = {"anyOf": [_instance(signature.required[0], signature.batched), by_name]}
     else:
-        instance = _object({spec.name: _instance(spec, signature.batched) for spec in signature.inputs})
+        instance = by_name
     rows = signature.max_batch if signature.batched else 1
     return _object({"instances": {"type": "array", "items": instance, "minItems": 1, "maxItems": rows}})
 
@@ -52,11 +58,17 @@ def _by_row(signature: Signature) -> Schema:
 def _by_tensor(signature: Signature) -> Schema:
     tensors = {}
     for spec in signature.inputs:
-        value = _instance(spec, signature.batched)
-        if signature.batched:
+        value = _instance(spec, signature.has_rows(spec))
+        if signature.has_rows(spec):
             value = {"type": "array", "items": value, "minItems": 1, "maxItems": signature.max_batch}
         tensors[spec.name] = value
-    return _object({"inputs": _object(tensors)})
+    optional = [spec.name for spec in signature.inputs if spec.optional]
+    return _object({"inputs": _object(tensors, optional)})
+
+
+def _goes_by_row(spec: TensorSpec, signature: Signature) -> bool:
+    """Whether an instance holds a value of this input: not if one value holds for all rows of a request."""
+    return signature.has_rows(spec) or not signature.batched
 
 
 def _response(signature: Signature) -> Schema:
@@ -130,10 +142,10 @@ def _array(shape: tuple[Dim, ...], element: Schema) -> Schema:
     return schema
 
 
-def _object(properties: dict[str, Schema]) -> Schema:
+def _object(properties: dict[str, Schema], optional: Sequence[str] = ()) -> Schema:
     return {
         "type": "object",
         "properties": properties,
-        "required": list(properties),
+        "required": [name for name in properties if name not in optional],
         "additionalProperties": False,
     }

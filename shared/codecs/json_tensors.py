@@ -80,9 +80,10 @@ def _by_row(instances: Any, signature: Signature) -> Inputs:
     arrays: dict[str, Array] = {}
     places: dict[str, _Place] = {}
     by_name = _is_by_name(instances[0], signature)
+    specs = _given(instances[0], signature) if by_name else signature.required
     if by_name:
-        _check_fields(instances, [spec.name for spec in signature.inputs], _Place("/instances"), "input")
-    for spec in signature.inputs:
+        _check_fields(instances, [spec.name for spec in specs], _Place("/instances"), "input")
+    for spec in specs:
         column = [row[spec.name] for row in instances] if by_name else instances
         place = _Place("/instances", pointer("", spec.name) if by_name else "")
         array, places[spec.name] = _tensor(column, spec, place)
@@ -100,10 +101,21 @@ def _by_row(instances: Any, signature: Signature) -> Inputs:
 
 def _is_by_name(instance: Any, signature: Signature) -> bool:
     """Whether an instance is an object by input name, which it must be where there are several inputs."""
-    if len(signature.inputs) > 1:
+    if len(signature.required) != 1:
         return True
-    spec = signature.inputs[0]
-    return isinstance(instance, dict) and instance.keys() == {spec.name} and spec.features != (spec.name,)
+    spec = signature.required[0]
+    names = {other.name for other in signature.inputs}
+    return isinstance(instance, dict) and {spec.name} <= instance.keys() <= names and spec.features != (spec.name,)
+
+
+def _given(instance: Any, signature: Signature) -> Sequence[TensorSpec]:
+    """The inputs that the first instance gives, which all others must give then, and those that must be there."""
+    names = instance if isinstance(instance, dict) else {}
+    return [
+        spec
+        for spec in signature.inputs
+        if not spec.optional or (spec.name in names and (signature.has_rows(spec) or not signature.batched))
+    ]
 
 
 def _tensor(value: Any, spec: TensorSpec, place: _Place) -> tuple[Array, _Place]:

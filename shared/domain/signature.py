@@ -28,7 +28,8 @@ class TensorSpec:
     `features` names the elements of the last axis of an input, `classes` those of an output, so that callers may use
     objects by name. `layouts` are further shapes of one instance that hold the same elements in the same order
     (8×8 for 64). `content` says what BYTES hold; an IMAGE input takes numbers of `dtype` or, in their place, encoded
-    images. `minimum` and `maximum` bound every element; NaN and infinity need `allow_non_finite`.
+    images. `minimum` and `maximum` bound every element; NaN and infinity need `allow_non_finite`. An `optional` input
+    may be left out: the graph has a value for it.
     """
 
     name: str
@@ -42,6 +43,7 @@ class TensorSpec:
     maximum: float | None = None
     allow_non_finite: bool = False
     max_length: int | None = None
+    optional: bool = False
 
     @property
     def takes_images(self) -> bool:
@@ -53,7 +55,8 @@ class TensorSpec:
 class Signature:
     """Outer inputs and outputs in the order of the manifest; `max_batch` bounds the rows of one request.
 
-    If `batched`, the first axis of every tensor counts instances.
+    If `batched`, the first axis of every tensor counts instances, except for optional inputs whose first axis is fixed:
+    such a tensor holds for all instances of a request (see `has_rows`).
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -64,6 +67,15 @@ class Signature:
     def input(self, name: str) -> TensorSpec | None:
         """The input of this name, if there is one."""
         return next((spec for spec in self.inputs if spec.name == name), None)
+
+    @property
+    def required(self) -> tuple[TensorSpec, ...]:
+        """The inputs that may not be left out."""
+        return tuple(spec for spec in self.inputs if not spec.optional)
+
+    def has_rows(self, spec: TensorSpec) -> bool:
+        """Whether the first axis of this input or output counts instances."""
+        return self.batched and (not spec.optional or spec.shape[:1] == (None,))
 
     @property
     def output_names(self) -> tuple[str, ...]:

@@ -11,7 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 from shared.domain.dtypes import DType
 from shared.domain.model import Placement
+from shared.domain.serving import ServingPolicy
 from shared.domain.signature import Content, Signature, TensorSpec
+from shared.schemas.serving import ServingDocument
 
 # Nine digits: fits every integer type on the way.
 MAX_VERSION = 999_999_999
@@ -37,6 +39,7 @@ class TensorDocument(_Document):
     maximum: float | None = None
     allow_non_finite: bool = False
     max_length: Annotated[int, Field(ge=1)] | None = None
+    optional: bool = False
 
     def to_spec(self) -> TensorSpec:
         """The domain's value."""
@@ -81,7 +84,7 @@ class SignatureDocument(_Document):
             if len({tensor.name for tensor in tensors}) != len(tensors):
                 raise ValueError(f"{kind} holds a name twice")
             for tensor in tensors:
-                if self.batched and not tensor.shape:
+                if self.batched and not tensor.shape and not tensor.optional:
                     raise ValueError(f"{tensor.name}: a tensor of a batched signature needs an axis of instances")
                 instance = tensor.shape[1:] if self.batched else tensor.shape
                 for layout in tensor.layouts:
@@ -160,8 +163,8 @@ Preprocessing = Annotated[ImageStep | TokenizeStep, Field(discriminator="kind")]
 class Manifest(_Document):
     """The whole manifest.
 
-    `placement` is where the model runs by default; `metrics` are held-out figures; `data` says what it was trained on;
-    `lineage` is free: parameters, tools and versions, parent models.
+    `placement` is where the model runs by default; `serving` is how the container serves it; `metrics` are held-out
+    figures; `data` says what it was trained on; `lineage` is free: parameters, tools and versions, parent models.
     """
 
     name: ModelName
@@ -171,6 +174,7 @@ class Manifest(_Document):
     preprocessing: tuple[Preprocessing, ...] = ()
     postprocessing: tuple[LabelStep, ...] = ()
     placement: Placement = Placement.FUNCTION
+    serving: ServingDocument | None = None
     metrics: dict[str, float] = {}
     data: dict[str, Any] = {}
     lineage: dict[str, Any] = {}
@@ -191,6 +195,16 @@ class Manifest(_Document):
                 raise ValueError(f"postprocessing names the output {post.output!r}, which the signature does not have")
         return self
 
+    @model_validator(mode="after")
+    def _serving_fits(self) -> Self:
+        if self.serving is not None:
+            self.serving.check(self.signature.to_signature())
+        return self
+
+    def serving_policy(self) -> ServingPolicy:
+        """How the container serves it; everything off if the manifest does not say."""
+        return ServingPolicy() if self.serving is None else self.serving.to_policy(self.signature.to_signature())
+
     def metadata(self) -> dict[str, Any]:
-        """What people read of it: everything but the name, the version, the signature and the placement."""
-        return self.model_dump(mode="json", exclude={"name", "version", "signature", "placement"})
+        """What people read of it: everything but the name, the version, the signature, the placement and `serving`."""
+        return self.model_dump(mode="json", exclude={"name", "version", "signature", "placement", "serving"})

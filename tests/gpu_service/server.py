@@ -76,7 +76,13 @@ def free_port() -> int:
 
 def spawn(log: Path, environment: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], int]:
     port = free_port()
-    defaults = {"SLUICE_HOST": "127.0.0.1", "SAGEMAKER_BIND_TO_PORT": str(port), "SLUICE_POLL_SECONDS": "0.1"}
+    defaults = {
+        "SLUICE_HOST": "127.0.0.1",
+        "SAGEMAKER_BIND_TO_PORT": str(port),
+        "SLUICE_GRPC_PORT": "0",
+        "SLUICE_POLL_SECONDS": "0.1",
+        "SLUICE_ACCESS_LOG": "true",
+    }
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SLUICE_", "AWS_"))}
     with log.open("wb") as out:
         process = subprocess.Popen(

@@ -194,7 +194,7 @@ def test_a_body_without_announced_length_is_bounded(server: Server) -> None:
     assert (answer.status_code, answer.json()["code"]) == (413, "payload_too_large")
 
 
-@pytest.mark.parametrize("given", ["text/csv", "application/x-npy", "multipart/form-data", "application/jsonx"])
+@pytest.mark.parametrize("given", ["text/html", "image/png", "multipart/form-data", "application/jsonx"])
 def test_unknown_content_type_names_the_known_ones(server: Server, given: str) -> None:
     answer = server.predict(b"1,2", "model=plus", content_type=given)
     assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
@@ -243,14 +243,15 @@ def test_ping_answers_while_models_run(server: Server) -> None:
         assert [future.result().json()["predictions"] for future in slow] == [[[80_000.0]]] * 8
 
 
-def test_work_that_expired_in_the_queue_is_not_started(server: Server) -> None:
+def test_work_that_cannot_be_done_in_time_is_not_started(server: Server) -> None:
     with ThreadPoolExecutor(12) as pool:
         slow = [pool.submit(server.predict, {"instances": [[120_000]]}, "model=slow") for _ in range(4)]
-        wait_until(lambda: server.predict({"instances": [[1, 1]]}, "model=plus;deadline-ms=50").status_code == 504)
+        late = {"instances": [[120_000]]}, "model=slow;deadline-ms=20;request-id=late"
+        wait_until(lambda: server.predict(*late).status_code in (503, 504))
         assert [future.result().status_code for future in slow] == [200] * 4
-    expired = [line for line in server.lines() if line.get("code") == "backend_timeout" and "queue" in line["ms"]]
-    assert expired
-    assert all("run" not in line["ms"] for line in expired)
+    refused = [line for line in server.lines() if line.get("request_id") == "late" and line.get("code")]
+    assert refused
+    assert {line["code"] for line in refused} <= {"backend_timeout", "overloaded"}
 
 
 def test_every_line_of_the_log_is_json(server: Server) -> None:

@@ -90,7 +90,7 @@ def test_the_context_is_what_is_copied_and_no_more() -> None:
 
 def test_the_context_has_every_module_that_the_service_imports() -> None:
     needed = {name for name in closure(ROOT, "gpu_service.__main__.main") if name.endswith(".py")}
-    assert "gpu_service/sources/s3.py" in needed  # imported where it is used
+    assert "gpu_service/models/sources/s3.py" in needed  # imported where it is used
     assert needed <= set(context())
 
 

@@ -10,7 +10,7 @@ from tests.packaging.dockerfile import of
 _IMPORTS = """
 import sys
 sys.path[:0] = sys.argv[1:]
-import gpu_service.__main__, gpu_service.sources.s3, httptools, onnxruntime, PIL.Image, tokenizers, uvloop
+import gpu_service.__main__, gpu_service.models.sources.s3, httptools, onnxruntime, PIL.Image, tokenizers, uvloop
 assert "CPUExecutionProvider" in onnxruntime.get_available_providers()
 print(onnxruntime.__file__)
 """

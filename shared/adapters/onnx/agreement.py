@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from shared.adapters.onnx.execution import Execution, GraphTensor
 from shared.domain.dtypes import DType
 from shared.domain.errors import InvalidPackage
+from shared.domain.serving import StateTensor
 from shared.domain.signature import Content, Dim, Signature, TensorSpec
 from shared.schemas.manifest import ImageStep, LabelStep, Manifest, TokenizeStep
 
@@ -13,11 +14,16 @@ _Tensors = Mapping[str, GraphTensor]
 
 def check_agreement(manifest: Manifest, signature: Signature, execution: Execution) -> None:
     """Raise InvalidPackage unless the graph can take and give what the signature promises."""
-    inputs = {tensor.name: tensor for tensor in execution.inputs}
+    required = {tensor.name for tensor in execution.inputs}
+    inputs = {tensor.name: tensor for tensor in (*execution.inputs, *execution.optional)}
     outputs = {tensor.name: tensor for tensor in execution.outputs}
     _check_steps_once(manifest)
     fed: set[str] = set()
     steps = {step.input: step for step in manifest.preprocessing}
+    states = manifest.serving_policy().state
+    for state in states:
+        _check_state(state, inputs, outputs)
+        fed.add(state.input)
     for spec in signature.inputs:
         _check_batch_axis(spec, signature)
         step = steps.get(spec.name)
@@ -27,7 +33,11 @@ def check_agreement(manifest: Manifest, signature: Signature, execution: Executi
             _check_content(spec, step)
             _check_same(spec, inputs, "input", signature)
             fed.add(spec.name)
-    unfed = [name for name in inputs if name not in fed]
+        if spec.optional and spec.name in required:
+            raise InvalidPackage(f"The graph has no value for {spec.name!r}, so it cannot be optional.")
+    if not signature.required:
+        raise InvalidPackage("A signature needs an input that is not optional.")
+    unfed = [tensor.name for tensor in execution.inputs if tensor.name not in fed]
     if unfed:
         raise InvalidPackage(f"Nothing feeds the graph's input {', '.join(unfed)}.")
     labels = {step.output: step for step in manifest.postprocessing}
@@ -51,8 +61,19 @@ def _check_steps_once(manifest: Manifest) -> None:
 
 
 def _check_batch_axis(spec: TensorSpec, signature: Signature) -> None:
-    if signature.batched and spec.shape[:1] != (None,):
+    if signature.has_rows(spec) and spec.shape[:1] != (None,):
         raise InvalidPackage(f"The signature is batched, so the first axis of {spec.name!r} must be -1.")
+
+
+def _check_state(state: StateTensor, inputs: _Tensors, outputs: _Tensors) -> None:
+    for kind, name, tensors in (("input", state.input, inputs), ("output", state.output, outputs)):
+        tensor = _find(name, tensors, kind)
+        spec = TensorSpec(name, state.dtype, state.shape)
+        if tensor.dtype is not state.dtype or not _ranks_agree(state.shape, tensor):
+            raise InvalidPackage(
+                f"The state {name!r} is {state.dtype} {_show(spec.shape)} in the manifest and {tensor.type} "
+                f"{_show(tensor.shape)} in the graph."
+            )
 
 
 def _check_content(spec: TensorSpec, step: ImageStep | None) -> None:
@@ -92,7 +113,7 @@ def _check_same(spec: TensorSpec, tensors: _Tensors, kind: str, signature: Signa
         raise InvalidPackage(f"{spec.name!r} is {spec.dtype} in the manifest and a {tensor.type} in the graph.")
     if not _ranks_agree(spec.shape, tensor):
         raise InvalidPackage(_shapes(spec, tensor))
-    if signature.batched and tensor.shape and tensor.shape[0] is not None:
+    if signature.has_rows(spec) and tensor.shape and tensor.shape[0] is not None:
         raise InvalidPackage(
             f"The graph fixes the first axis of {spec.name!r} to {tensor.shape[0]}: it takes no batches."
         )

@@ -1,6 +1,7 @@
 """What a graph itself says of its tensors, and the outer signature of a graph that has no manifest."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from shared.domain.tensors import NUMPY_DTYPES, Array
 
 _PROBE_ROWS = 3
 _PROBE_ELEMENTS = 1 << 26
+_MAX_OPTIONAL = 16
 _Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -27,7 +29,8 @@ def signature_of(path: Path) -> Signature:
 def read_signature(session: ort.InferenceSession) -> Signature:
     """The outer signature of a bare graph.
 
-    Inputs that have an initializer are optional in ONNX and are left out. Symbolic and unknown dimensions become None.
+    Inputs that have an initializer are optional. Exporters exist that list every weight as an input: more than
+    `_MAX_OPTIONAL` of them are taken for that and left out. Symbolic and unknown dimensions become None.
     The signature is batched if the first axis of every tensor is of any size and carries one common symbol. Many
     exporters name no symbols, or different ones: then a probe run on three rows of zeros must give three rows in every
     output. It also tells the rank of outputs without a shape. A graph that refuses the probe counts as not batched.
@@ -50,7 +53,7 @@ def read_signature(session: ort.InferenceSession) -> Signature:
     probed = {} if certain else _probe(execution)
     batched = certain or (may_be_batched and _one_symbol(execution.inputs) and _follows_rows(execution.outputs, probed))
     return Signature(
-        inputs=tuple(_spec(tensor, tensor.shape) for tensor in execution.inputs),
+        inputs=(*(_spec(tensor, tensor.shape) for tensor in execution.inputs), *_optional(execution)),
         outputs=tuple(_spec(tensor, _output_shape(tensor, probed)) for tensor in execution.outputs),
         batched=batched,
     )
@@ -66,6 +69,13 @@ def _spec(tensor: GraphTensor, shape: tuple[Dim, ...]) -> TensorSpec:
     if tensor.dtype is None:
         raise InvalidPackage(f"{tensor.name!r} is no tensor.")
     return TensorSpec(tensor.name, tensor.dtype, shape)
+
+
+def _optional(execution: Execution) -> Iterator[TensorSpec]:
+    if len(execution.optional) <= _MAX_OPTIONAL:
+        for tensor in execution.optional:
+            if tensor.dtype is not None:
+                yield replace(_spec(tensor, tensor.shape), optional=True)
 
 
 def _all_ranked(outputs: tuple[GraphTensor, ...]) -> bool:

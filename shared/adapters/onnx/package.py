@@ -1,27 +1,26 @@
 """A model package in memory: outer tensors in, outer tensors out."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 import orjson
+from onnxruntime import InferenceSession, RunOptions
 from pydantic import ValidationError
 
 from shared.adapters.onnx.agreement import check_agreement
-from shared.adapters.onnx.execution import Execution
+from shared.adapters.onnx.execution import Execution, Runner
 from shared.adapters.onnx.graph import read_signature, zeros
+from shared.adapters.onnx.outputs import ContractBroken, OutputPlan, outputs_of
 from shared.adapters.onnx.session import CPU, create_session
 from shared.adapters.onnx.steps.image import ImageDecoder
-from shared.adapters.onnx.steps.label import Labeler
 from shared.adapters.onnx.steps.tokenize import TextTokenizer
 from shared.codecs.json_documents import JsonLimits
 from shared.codecs.json_tensors import decode_instances
-from shared.domain.dtypes import DType
 from shared.domain.errors import BackendError, InvalidPackage, InvalidRequest
 from shared.domain.signature import Content, Signature, TensorSpec
-from shared.domain.tensors import NUMPY_DTYPES, Array, Tensors
-from shared.domain.validation import conform, fits_shape
+from shared.domain.tensors import Array, Tensors
+from shared.domain.validation import conform
 from shared.schemas.manifest import ImageStep, Manifest, SignatureDocument
 
 MODEL_FILE = "model.onnx"
@@ -31,18 +30,6 @@ MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 _Preprocess = Callable[[Array], Tensors]
 
 
-class ContractBroken(BackendError):
-    """The model gave outputs that its manifest does not promise."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Output:
-    """Where an outer output comes from: a graph output, and its post-processing."""
-
-    source: str
-    label: Labeler | None = None
-
-
 class OnnxPackage:
     """A loaded package; `run` may be called from several threads at once."""
 
@@ -50,10 +37,14 @@ class OnnxPackage:
         """Join a manifest and its graph; InvalidPackage if they do not agree."""
         self.manifest = manifest
         self.signature: Signature = manifest.signature.to_signature()
-        self._execution = execution
+        self.execution = execution
         check_agreement(manifest, self.signature, execution)
         self._preprocess = _preprocessors(manifest, self.signature, folder)
-        self._outputs = _outputs(manifest, self.signature)
+        self._outputs = outputs_of(manifest, self.signature)
+        self._all = OutputPlan([self._outputs[name] for name in self.signature.output_names])
+        self._states = manifest.serving_policy().state
+        # A required input tells the rows; a signature has one.
+        self._rows_of = self.signature.required[0].name if self.signature.batched else None
 
     @classmethod
     def load(
@@ -70,37 +61,62 @@ class OnnxPackage:
         Without a manifest the signature is the graph's own; `name` and `version` are then those given, else read from
         a folder called `<name>/<version>`. Raises InvalidPackage, and ProviderNotLoaded.
         """
-        if not (folder / MODEL_FILE).is_file():
-            raise InvalidPackage(f"The package has no {MODEL_FILE}.")
+        path = model_file(folder)
+        return cls.of(create_session(path, threads=threads, providers=providers), folder, name=name, version=version)
+
+    @classmethod
+    def of(
+        cls, session: InferenceSession, folder: Path, *, name: str | None = None, version: int | None = None
+    ) -> Self:
+        """As `load`, with a session of the package's graph that is there already."""
         manifest = read_manifest(folder)
-        session = create_session(folder / MODEL_FILE, threads=threads, providers=providers)
         if manifest is None:
             manifest = bare_manifest(name or folder.parent.name, version or folder.name, read_signature(session))
         return cls(manifest, Execution(session), folder)
 
-    def run(self, inputs: Tensors, outputs: Sequence[str] = ()) -> Tensors:
+    def run(
+        self,
+        inputs: Tensors,
+        outputs: Sequence[str] = (),
+        *,
+        runner: Runner | None = None,
+        options: RunOptions | None = None,
+    ) -> dict[str, Array]:
         """Run the model on outer tensors that conform to the signature; `outputs` selects some (empty: all).
 
-        Rows come back in the order in which they were given. Raises BadImage, ImageTooLarge and WrongDtype with the
-        pointer `/instances/<row>`, InvalidRequest for values that the graph refuses, BackendError if the model fails.
+        Rows come back in the order in which they were given. A model's recurrent state goes in and out by the names of
+        its graph: it begins with zeros where it is left out, and only those get it that ask for it. `runner` runs the
+        same graph in place of this package's session; `options` go to ONNX Runtime, and setting their `terminate` stops
+        the run. Raises BadImage, ImageTooLarge and WrongDtype with the pointer `/instances/<row>`, InvalidRequest for
+        values that the graph refuses, BackendError if the model fails, RunTerminated.
         """
+        feeds = self._feeds(inputs) if self._preprocess or self._states else inputs
+        plan = self._all if not outputs else OutputPlan([self._outputs[name] for name in outputs])
+        results = (runner or self.execution).run(plan.sources, feeds, options)
+        if plan.labelled:
+            results = {
+                output.spec.name: output.label(results[output.source]) if output.label else results[output.source]
+                for output in plan.outputs
+            }
+        rows = None if self._rows_of is None else len(inputs[self._rows_of])
+        for output in plan.outputs:
+            output.check(results[output.spec.name], rows)
+        return results
+
+    def _feeds(self, inputs: Tensors) -> Tensors:
         feeds: dict[str, Array] = {}
         for name, array in inputs.items():
             preprocess = self._preprocess.get(name)
-            feeds.update(preprocess(array) if preprocess else {name: array})
-        wanted = {name: self._outputs[name] for name in outputs or self.signature.output_names}
-        sources = list(dict.fromkeys(output.source for output in wanted.values()))
-        results = self._execution.run(sources, feeds)
-        if self.signature.batched:
-            _check_rows(results, len(next(iter(inputs.values()))))
-        answer = {
-            name: output.label(results[output.source]) if output.label else results[output.source]
-            for name, output in wanted.items()
-        }
-        for spec in self.signature.outputs:
-            if spec.name in answer:
-                _check_output(answer[spec.name], spec)
-        return answer
+            if preprocess:
+                feeds.update(preprocess(array))
+            else:
+                feeds[name] = array
+        for state in self._states:
+            if state.input not in feeds:
+                rows = len(inputs[self._rows_of]) if self._rows_of is not None else 1
+                sizes = tuple(rows if dim is None else dim for dim in state.shape)
+                feeds[state.input] = zeros(state.dtype, sizes, rows)
+        return feeds
 
     def warm_up(self) -> bool:
         """One run, on the manifest's example or else on zeros; False if the graph refuses zeros, which proves nothing.
@@ -121,6 +137,14 @@ class OnnxPackage:
         except (InvalidRequest, BackendError) as error:
             raise InvalidPackage(f"The model cannot predict the example of its manifest: {error.detail}") from error
         return True
+
+
+def model_file(folder: Path) -> Path:
+    """The package's graph; InvalidPackage if there is none."""
+    path = folder / MODEL_FILE
+    if not path.is_file():
+        raise InvalidPackage(f"The package has no {MODEL_FILE}.")
+    return path
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -170,33 +194,8 @@ def _image(decode: ImageDecoder, name: str) -> _Preprocess:
     return lambda array: {name: decode(array)}
 
 
-def _outputs(manifest: Manifest, signature: Signature) -> Mapping[str, _Output]:
-    labelled = {step.output: _Output(step.source, Labeler(step.classes)) for step in manifest.postprocessing}
-    return {name: labelled.get(name, _Output(name)) for name in signature.output_names}
-
-
-def _check_rows(results: Tensors, rows: int) -> None:
-    for name, array in results.items():
-        if array.shape[:1] != (rows,):
-            raise BackendError(f"The model answered {rows} rows with an output {name!r} of shape {list(array.shape)}.")
-
-
-def _check_output(array: Array, spec: TensorSpec) -> None:
-    """ContractBroken if the model gives what its manifest does not promise: callers rely on the contract."""
-    if array.dtype != NUMPY_DTYPES[spec.dtype] or not fits_shape(array.shape, spec.shape):
-        shape = [-1 if dim is None else dim for dim in spec.shape]
-        raise ContractBroken(
-            f"The model answered an output {spec.name!r} of type {array.dtype} and shape {list(array.shape)}; its "
-            f"manifest says {spec.dtype} and {shape}."
-        )
-    if spec.classes and spec.dtype is not DType.BYTES and array.shape[-1] != len(spec.classes):
-        raise ContractBroken(
-            f"The model answered {array.shape[-1]} values for the {len(spec.classes)} classes of {spec.name!r}."
-        )
-
-
 def _example(signature: Signature) -> Tensors:
-    return {spec.name: _filled(spec) for spec in signature.inputs}
+    return {spec.name: _filled(spec) for spec in signature.required}
 
 
 def _filled(spec: TensorSpec) -> Array:

@@ -4,6 +4,7 @@ A package's external data cannot lead out of its folder: ONNX Runtime refuses ab
 that leave the model's own folder, in every graph of a model. That is relied on here, and the tests hold it to that.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import onnxruntime as ort
 from shared.domain.errors import BackendUnavailable, InvalidPackage
 
 CPU = "CPUExecutionProvider"
+# What is smaller stays in the file of the graph: every tensor outside of it begins on a page of its own.
+_MIN_EXTERNAL_BYTES = 4096
 
 
 class ProviderNotLoaded(BackendUnavailable):
@@ -19,20 +22,39 @@ class ProviderNotLoaded(BackendUnavailable):
 
 
 def create_session(
-    path: Path, *, threads: int, providers: tuple[str, ...] = (CPU,), spinning: bool = False
+    path: Path,
+    *,
+    threads: int,
+    providers: tuple[str, ...] = (CPU,),
+    provider_options: Sequence[Mapping[str, str]] = (),
+    spinning: bool = False,
+    saving: Path | None = None,
+    optimized: bool = False,
 ) -> ort.InferenceSession:
     """Load a graph; `threads` work on one operator, operators run one after another.
 
-    `spinning` lets idle threads burn CPU while they wait: faster by microseconds on a machine that does nothing else,
-    harmful in a function, whose CPU is shared or frozen. Raises InvalidPackage or ProviderNotLoaded.
+    `provider_options` are those of `providers`, one by one. `spinning` lets threads burn CPU while they wait within a
+    run, not between runs: faster on a machine that does nothing else, harmful in a function, whose CPU is shared or
+    frozen. `saving` is where the optimized graph is written, its weights beside it as this CPU's kernels want them;
+    `optimized` says that `path` is such a file. Raises InvalidPackage or ProviderNotLoaded.
     """
     missing = [name for name in providers if name not in ort.get_available_providers()]
     if missing:
         raise ProviderNotLoaded(f"This build of ONNX Runtime has no {', '.join(missing)}.")
     options = _options(threads, spinning)
+    if saving is not None:
+        _save(options, saving)
+    if optimized:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         # Not the path's bytes: ONNX Runtime finds external data beside the file.
-        session = ort.InferenceSession(str(path), sess_options=options, providers=list(providers), enable_fallback=0)
+        session = ort.InferenceSession(
+            str(path),
+            sess_options=options,
+            providers=list(providers),
+            provider_options=[dict(each) for each in provider_options] or None,
+            enable_fallback=0,
+        )
     except Exception as error:
         raise InvalidPackage(f"{path.name} cannot be loaded: {_reason(error, path)}") from error
     lost = [name for name in providers if name not in session.get_providers()]
@@ -52,8 +74,20 @@ def _options(threads: int, spinning: bool) -> Any:
     # Its errors come as exceptions as well; its own lines on stderr are in no log format.
     options.log_severity_level = 4
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+    options.add_session_config_entry("session.force_spinning_stop", "1" if spinning else "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     return options
+
+
+def _save(options: Any, path: Path) -> None:
+    options.optimized_model_filepath = str(path)
+    weights = {
+        "session.optimized_model_external_initializers_file_name": f"{path.stem}.bin",
+        "session.optimized_model_external_initializers_min_size_in_bytes": str(_MIN_EXTERNAL_BYTES),
+        "session.save_external_prepacked_constant_initializers": "1",
+    }
+    for key, text in weights.items():
+        options.add_session_config_entry(key, text)
 
 
 def _reason(error: Exception, path: Path) -> str:

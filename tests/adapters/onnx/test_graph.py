@@ -10,7 +10,7 @@ from shared.adapters.onnx.graph import signature_of
 from shared.domain.dtypes import DType
 from shared.domain.errors import InvalidPackage
 from shared.domain.signature import Signature
-from tests.models import Shape, add_model, gather_model, identity_model, model, sum_model, value
+from tests.models import Shape, add_model, biased_model, gather_model, identity_model, model, sum_model, value
 
 
 def read(tmp_path: Path, graph: bytes) -> Signature:
@@ -41,12 +41,23 @@ def test_several_inputs_keep_their_order(tmp_path: Path) -> None:
     assert signature.batched
 
 
-def test_input_with_an_initializer_is_optional_and_left_out(tmp_path: Path) -> None:
+def test_input_with_an_initializer_is_optional(tmp_path: Path) -> None:
+    signature = read(tmp_path, biased_model())
+    assert [(spec.name, spec.optional, spec.shape) for spec in signature.inputs] == [
+        ("x", False, (None, 2)),
+        ("bias", True, (2,)),
+    ]
+    assert signature.batched
+
+
+def test_weights_that_an_exporter_listed_as_inputs_are_left_out(tmp_path: Path) -> None:
+    names = [f"w{number}" for number in range(20)]
+    sums = ["x", *(f"s{number}" for number in range(19)), "y"]
     graph = model(
-        [helper.make_node("Add", ["x", "bias"], ["y"])],
-        [value("x", TensorProto.FLOAT, ["n", 2]), value("bias", TensorProto.FLOAT, [2])],
+        [helper.make_node("Add", [sums[at], name], [sums[at + 1]]) for at, name in enumerate(names)],
+        [value("x", TensorProto.FLOAT, ["n", 2]), *(value(name, TensorProto.FLOAT, [2]) for name in names)],
         [value("y", TensorProto.FLOAT, ["n", 2])],
-        [numpy_helper.from_array(np.ones(2, dtype=np.float32), "bias")],
+        [numpy_helper.from_array(np.ones(2, dtype=np.float32), name) for name in names],
     )
     assert [spec.name for spec in read(tmp_path, graph).inputs] == ["x"]
 

@@ -2,25 +2,34 @@
 
 import json
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime import RunOptions
 
+from shared.adapters.onnx.execution import RunTerminated
 from shared.adapters.onnx.package import OnnxPackage
+from shared.codecs.json_documents import JsonLimits
+from shared.codecs.json_tensors import decode_instances
 from shared.domain.dtypes import DType
 from shared.domain.errors import BackendError, InvalidPackage, InvalidRequest, WrongDtype
 from shared.domain.tensors import NUMPY_DTYPES, Array, bytes_tensor
+from shared.domain.validation import conform
 from tests.models import (
     add_model,
     argmax_model,
+    biased_model,
     gather_model,
     identity_model,
     image_package,
     label_package,
     manifest,
     model,
+    slow_model,
     sum_model,
     tensor,
     text_package,
@@ -94,6 +103,103 @@ def test_only_the_wanted_outputs_are_given(tmp_path: Path) -> None:
     ones = np.ones((1, 3), np.float32)
     assert list(package.run({"a": ones, "b": ones})) == ["total", "difference"]
     assert list(package.run({"a": ones, "b": ones}, ["difference"])) == ["difference"]
+
+
+def test_an_optional_input_may_be_left_out(tmp_path: Path) -> None:
+    package = load(write_package(tmp_path / "m/1", biased_model()))
+    x = np.zeros((3, 2), np.float32)
+    np.testing.assert_array_equal(package.run({"x": x})["y"], np.ones((3, 2)))
+    np.testing.assert_array_equal(package.run({"x": x, "bias": np.array([5, 7], np.float32)})["y"], [[5, 7]] * 3)
+    bodies: list[dict[str, Any]] = [
+        {"instances": [[0, 0]]},
+        {"instances": [{"x": [0, 0]}]},
+        {"inputs": {"x": [[0, 0]], "bias": [1, 1]}},
+    ]
+    for body in bodies:
+        inputs = conform(decode_instances(orjson.dumps(body), package.signature, JsonLimits()), package.signature)
+        np.testing.assert_array_equal(package.run(inputs)["y"], [[1, 1]])
+
+
+def test_an_optional_input_needs_a_value_in_the_graph(tmp_path: Path) -> None:
+    document = changed(inputs=[tensor("x", "FP32", [-1, 2]), tensor("amount", "FP32", [], optional=True)])
+    with pytest.raises(InvalidPackage, match="no input 'amount'"):
+        load(write_package(tmp_path / "a/1", add_model(), document))
+    both = [tensor("a", "FP32", [-1, -1]), tensor("b", "FP32", [-1, -1], optional=True)]
+    document = changed(inputs=both, outputs=[tensor("total", "FP32", [-1, -1])])
+    with pytest.raises(InvalidPackage, match="no value for 'b'"):
+        load(write_package(tmp_path / "b/1", sum_model(), document))
+    document = changed(inputs=[tensor("bias", "FP32", [2], optional=True)])
+    with pytest.raises(InvalidPackage, match="not optional"):
+        load(write_package(tmp_path / "c/1", biased_model(), document))
+
+
+def test_outputs_that_are_not_finite_are_given_as_they_are(tmp_path: Path) -> None:
+    package = load(write_package(tmp_path / "m/1", identity_model()))
+    given = np.array([[np.nan, np.inf]], np.float32)
+    np.testing.assert_array_equal(package.run({"x": given})["y"], given)
+
+
+@pytest.mark.parametrize("dtype", list(DType))
+def test_a_dimension_of_zero(tmp_path: Path, dtype: DType) -> None:
+    package = load(write_package(tmp_path / "m/1", identity_model(dtype, ["n", None])))
+    empty = np.zeros((2, 0), NUMPY_DTYPES[dtype])
+    result = package.run({"x": empty})["y"]
+    assert (result.shape, result.dtype) == ((2, 0), empty.dtype)
+
+
+def test_a_run_can_be_stopped(tmp_path: Path) -> None:
+    package = load(write_package(tmp_path / "m/1", slow_model()))
+    options = RunOptions()
+    options.log_severity_level = 4
+    Timer(0.1, setattr, (options, "terminate", True)).start()
+    with pytest.raises(RunTerminated):
+        package.run({"x": np.full((1, 1), 1e8, np.float32)}, options=options)
+    assert package.run({"x": np.full((1, 1), 3, np.float32)})["y"] == 6
+
+
+def counting_model() -> bytes:
+    """`y = x + sum`, `sum_out = sum + x`: what went in before is the state; FP32 [n, 1], the state [1, n, 1]."""
+    return model(
+        [
+            helper.make_node("Unsqueeze", ["x", "zero"], ["x_up"]),
+            helper.make_node("Add", ["x_up", "sum"], ["sum_out"]),
+            helper.make_node("Squeeze", ["sum_out", "zero"], ["y"]),
+        ],
+        [value("x", TensorProto.FLOAT, ["n", 1]), value("sum", TensorProto.FLOAT, [1, "n", 1])],
+        [value("y", TensorProto.FLOAT, ["n", 1]), value("sum_out", TensorProto.FLOAT, [1, "n", 1])],
+        [numpy_helper.from_array(np.array([0], dtype=np.int64), "zero")],
+    )
+
+
+def counting(**state: Any) -> dict[str, Any]:
+    document = manifest("m", 1, [tensor("x", "FP32", [-1, 1])], [tensor("y", "FP32", [-1, 1])])
+    state = {"input": "sum", "output": "sum_out", "dtype": "FP32", "shape": [1, -1, 1]} | state
+    return document | {"serving": {"state": [state]}}
+
+
+def test_state_begins_with_zeros_and_goes_from_run_to_run(tmp_path: Path) -> None:
+    package = load(write_package(tmp_path / "m/1", counting_model(), counting()))
+    x = np.array([[1], [2]], np.float32)
+    assert list(package.run({"x": x})) == ["y"]
+    first = package.run({"x": x}, ("y", "sum_out"))
+    second = package.run({"x": x, "sum": first["sum_out"]}, ("y", "sum_out"))
+    np.testing.assert_array_equal(first["y"], [[1], [2]])
+    np.testing.assert_array_equal(second["y"], [[2], [4]])
+    assert package.warm_up()
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({"input": "total"}, "no input 'total'"),
+        ({"output": "total"}, "no output 'total'"),
+        ({"dtype": "INT64"}, "'sum' is INT64"),
+        ({"shape": [-1, 1]}, r"'sum' is FP32 \[-1, 1\]"),
+    ],
+)
+def test_state_that_the_graph_does_not_have(tmp_path: Path, state: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidPackage, match=message):
+        load(write_package(tmp_path / "m/1", counting_model(), counting(**state)))
 
 
 def test_labels_are_names(tmp_path: Path) -> None:

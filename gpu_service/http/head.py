@@ -1,0 +1,69 @@
+"""The head of a request: parsed once, and remembered while clients send the very same bytes again.
+
+A client that keeps its connection repeats its headers byte for byte. Equal bytes mean an equal head, so the parser and
+all that follows from the head alone (route, media types, custom attributes) need not run again.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import unquote
+
+MAX_HEAD_BYTES = 32 * 1024
+_MAX_KEPT_BYTES = 2048
+_MAX_KEPT = 512
+# What differs from request to request: such heads would only push out the others.
+_PASSING = ("x-request-id", "traceparent")
+
+
+class Head:
+    """Method, target and headers (names in lower case; of a name given twice the values are joined by commas).
+
+    `prepared` is what the route's door made of it, kept with the head.
+    """
+
+    __slots__ = ("content_length", "headers", "keep_alive", "method", "params", "path", "prepared", "query", "route")
+
+    def __init__(
+        self, method: str, target: bytes, headers: Mapping[str, str], *, content_length: int, keep_alive: bool
+    ) -> None:
+        path, _, query = target.decode("latin-1").partition("?")
+        self.method = method
+        self.path = path
+        self.query = query
+        self.headers = headers
+        self.content_length = content_length
+        self.keep_alive = keep_alive
+        self.route: Any = None
+        self.params: Mapping[str, str] = {}
+        self.prepared: Any = None
+
+
+class HeadCache:
+    """Heads by their bytes; bounded, emptied when full."""
+
+    def __init__(self) -> None:
+        self._heads: dict[bytes, Head] = {}
+        self.get = self._heads.get
+
+    def keep(self, raw: bytes, head: Head, lines: int) -> None:
+        """Remember `head` for the bytes `raw`, which end with the first empty line, if that is sure to be its end.
+
+        `lines` is how many header lines the parser found: had it seen another end than this, they would differ.
+        """
+        if len(raw) > _MAX_KEPT_BYTES or raw.count(b"\r\n") != lines + 2 or raw.count(b"\n") != lines + 2:
+            return
+        headers = head.headers
+        if "transfer-encoding" in headers or "expect" in headers or "upgrade" in headers or not head.keep_alive:
+            return
+        if any(name in headers for name in _PASSING):
+            return
+        if "request-id=" in headers.get("x-amzn-sagemaker-custom-attributes", ""):
+            return
+        if len(self._heads) >= _MAX_KEPT:
+            self._heads.clear()
+        self._heads[raw] = head
+
+
+def segment(text: str) -> str:
+    """A path segment with its percent-encoding taken off once."""
+    return unquote(text, errors="replace")
