@@ -1,6 +1,8 @@
 # Sluice: `make run` starts everything on this machine, `make test` proves it.
 PYTHON ?= python3
 VENV   ?= .venv
+# ONNX Runtime reports to its maker unless told not to; ours sets this itself, the benchmarks and tests import it directly.
+export ORT_DISABLE_TELEMETRY = 1
 BIN    := $(VENV)/bin
 # Another PYTHON than the one that .venv was made with makes it anew.
 STAMP  := $(VENV)/.installed-$(shell $(PYTHON) -c "import sys; print(*sys.version_info[:2], sep=chr(46))")
@@ -46,6 +48,7 @@ check: $(STAMP)  ## lint, types, import rule, template
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/hadolint --failure-threshold style --trusted-registry docker.io gpu_service/Dockerfile
 	@$(BIN)/cfn-lint template.yaml infra/*.yaml
 
 check-tools: tools  ## hold the template against the SAM CLI and checkov
@@ -55,14 +58,16 @@ check-tools: tools  ## hold the template against the SAM CLI and checkov
 build: $(STAMP)  ## stage what sam deploy takes, without Docker (PYTHON313=… names an interpreter)
 	@$(BIN)/python -m infra.packaging --arch both $(if $(PYTHON313),--python313 $(PYTHON313))
 
-bench: setup  ## measure; writes build/bench
+bench: setup  ## measure; writes build/bench (ARGS="--quick --only ours,baseline" is the short way)
 	@$(BIN)/python -m benchmarks.first_light
+	@$(BIN)/python -m benchmarks.serving $(ARGS)
 
 lock: $(STAMP)  ## resolve requirements/ anew
 	@for name in sam checkov; do $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade requirements/$$name.in -o requirements/$$name.txt; done
 	@for name in uv weights; do $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --no-deps --upgrade requirements/$$name.in -o requirements/$$name.txt; done
 	@$(BIN)/uv pip compile --quiet pyproject.toml --all-extras --universal --generate-hashes --no-emit-index-url --no-header --upgrade -o requirements/lock.txt
 	@$(BIN)/uv pip compile --quiet pyproject.toml --extra container --constraint requirements/lock.txt --excludes requirements/container-excludes.txt --universal --python-version 3.13 --generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade -o requirements/container-cpu.txt
+	@for rival in benchmarks/rivals/*/requirements.in; do $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade $$rival -o $${rival%.in}.txt; done
 	@sed -n 's/^onnxruntime\(==[^ ]*\).*/onnxruntime-gpu[cuda,cudnn]\1/p' requirements/lock.txt > requirements/container-cuda.in
 	@$(BIN)/uv pip compile --quiet pyproject.toml requirements/container-cuda.in --extra container --constraint requirements/lock.txt --excludes requirements/container-excludes.txt --no-emit-package onnxruntime --universal --python-version 3.13 --generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade -o requirements/container-cuda.txt
 

@@ -19,7 +19,6 @@ from threading import Barrier, Thread
 from time import perf_counter
 
 import numpy as np
-import onnxruntime as ort
 
 from benchmarks.generator import OUT
 from benchmarks.models import build, path_of
@@ -28,6 +27,7 @@ from gpu_service.execution.loaded_model import LoadedModel, load_model
 from gpu_service.execution.options import CUDA, TENSORRT, ExecutionOptions
 from gpu_service.execution.providers import provider_options
 from gpu_service.models.served_model import ModelKey
+from shared.adapters.onnx.runtime import ort
 from shared.adapters.onnx.session import CPU, create_session
 from shared.domain.signature import Signature
 from shared.domain.tensors import NUMPY_DTYPES, Array

@@ -89,6 +89,8 @@ class Container:
                 host=settings.host,
                 port=settings.grpc_port,
                 max_message_bytes=settings.max_body_bytes,
+                tracer=self._tracer,
+                access_log=settings.access_log,
             )
         self._watch.start()
         self._manager.start()

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from gpu_service.execution.loaded_model import LoadedModel, load_model
-from gpu_service.execution.options import ExecutionOptions
+from gpu_service.execution.options import ExecutionOptions, TensorRtOptions
 from gpu_service.inference.sharing import sharing_for
 from gpu_service.models.served_model import ModelKey, ServedModel
 from gpu_service.scheduling.cost import CostModel
@@ -28,7 +28,11 @@ class ModelFactory:
         self._options = ExecutionOptions(
             providers=tuple(settings.providers.split(",")),
             cpus=cpus,
+            device_id=settings.gpu_device,
             gpu_mem_limit=settings.gpu_memory_limit_bytes,
+            cuda_graphs=settings.cuda_graphs,
+            tensorrt=TensorRtOptions(fp16=settings.tensorrt_fp16),
+            cache_dir=settings.cache_dir,
         )
 
     def __call__(self, folder: Path, key: ModelKey) -> ServedModel:

@@ -20,7 +20,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     `threads` cores run models (0: every one that this process may use). A model's queue holds at most `queue_size`
     requests and `queue_bytes` bytes. A run that takes more than `stuck_seconds` makes `/ping` fail. `providers` are
-    ONNX Runtime's, in order, comma-separated; `gpu_memory_limit_bytes` bounds CUDA's arena (0: no bound).
+    ONNX Runtime's, in order, comma-separated; `gpu_memory_limit_bytes` bounds CUDA's arena (0: no bound) on the GPU
+    `gpu_device`. `cuda_graphs` replays captured runs of models whose shapes but the rows are fixed; `tensorrt_fp16`
+    lets TensorRT compute in half precision.
     After SIGTERM, requests that were accepted have `drain_seconds` to be answered; SageMaker kills after 30.
     `access_log` writes a line for every prediction; what failed here is always written.
     """
@@ -43,6 +45,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     stuck_seconds: Annotated[float, Meta(ge=1, le=3600)] = 60.0
     providers: Annotated[str, Meta(pattern=r"^[A-Za-z]+(,[A-Za-z]+)*$")] = "CPUExecutionProvider"
     gpu_memory_limit_bytes: Annotated[int, Meta(ge=0)] = 0
+    gpu_device: Annotated[int, Meta(ge=0, le=63)] = 0
+    cuda_graphs: bool = False
+    tensorrt_fp16: bool = False
     max_body_bytes: Annotated[int, Meta(ge=1, le=1024 * MIB)] = 25 * MIB
     max_connections: Annotated[int, Meta(ge=1, le=65_536)] = 4096
     max_json_depth: Annotated[int, Meta(ge=3, le=256)] = 32

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -65,14 +66,12 @@ def _server(
     return Server(name, doors, command, environment, ports, freezes=freezes, install=partial(install, name))
 
 
+_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+_TRITON = VENVS / "triton" / "lib" / f"python{_PYTHON}" / "site-packages" / "pytriton" / "tritonserver"
 # Ray's HAProxy mode is left out: it listens on every interface of the machine.
 _EXTRA = {
     "ray": {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"},
-    "triton": {
-        "LD_LIBRARY_PATH": str(
-            VENVS / "triton" / "lib" / "python3.11" / "site-packages" / "pytriton" / "tritonserver" / "external_libs"
-        )
-    },
+    "triton": {"LD_LIBRARY_PATH": str(_TRITON / "external_libs")},
 }
 
 
@@ -125,21 +124,18 @@ def _mlserver(ports: Ports, workload: Workload) -> list[str]:
 
 def _triton(ports: Ports, workload: Workload) -> list[str]:
     """The server's own program with the Python backend: the wheel has no other backend."""
-    server = next((VENVS / "triton").glob("lib/python*/site-packages/pytriton/tritonserver"))
     folder = _REPOSITORIES / "triton" / workload.model / workload.model
     (folder / "1").mkdir(parents=True, exist_ok=True)
     for source in (HERE / "triton" / "model.py", HERE / "common" / "onnx_rows.py"):
         shutil.copy(source, folder / "1")
     (folder / "config.pbtxt").write_text(_triton_config(workload.model))
-    version = (VENVS / "triton").glob("lib/python*/site-packages")
-    python = next(version).parent.name.removeprefix("python")
     # The wheel carries a stub for each Python version, and the backend looks for one beside itself.
-    stub = server / "backends" / "python" / "triton_python_backend_stub"
+    stub = _TRITON / "backends" / "python" / "triton_python_backend_stub"
     stub.unlink(missing_ok=True)
-    stub.symlink_to(server / "python_backend_stubs" / python / "triton_python_backend_stub")
+    stub.symlink_to(_TRITON / "python_backend_stubs" / _PYTHON / "triton_python_backend_stub")
     options = {
         "model-repository": folder.parent,
-        "backend-directory": server / "backends",
+        "backend-directory": _TRITON / "backends",
         "http-address": "127.0.0.1",
         "http-port": ports["http"],
         "grpc-address": "127.0.0.1",
@@ -148,7 +144,7 @@ def _triton(ports: Ports, workload: Workload) -> list[str]:
         "http-thread-count": 2 * CORES,
         "log-info": "false",
     }
-    return [str(server / "bin" / "tritonserver"), *(f"--{name}={value}" for name, value in options.items())]
+    return [str(_TRITON / "bin" / "tritonserver"), *(f"--{name}={value}" for name, value in options.items())]
 
 
 def _triton_config(model: str) -> str:

@@ -8,16 +8,17 @@ from gpu_service.content.media import BINARY, CSV, JSON, JSON_LINES, NPY, NPZ, P
 from gpu_service.inference.request import Decoded
 from gpu_service.models.served_model import ModelKey
 from shared.adapters.sagemaker_wire import content_type
+from shared.codecs.batch_rows import RowOutputs
 from shared.codecs.csv_tensors import encode_csv
 from shared.codecs.json_documents import dumps
 from shared.codecs.json_lines import encode_lines
 from shared.codecs.json_tensors import encode_predictions
 from shared.codecs.npy import encode_npy, encode_npz
 from shared.codecs.v2 import V2Response, encode_response, to_wire
-from shared.codecs.v2_quick_answer import quick_v2_answer
+from shared.codecs.v2_quick_answer import quick_v2_answer, quick_v2_row
 from shared.domain.errors import NotAcceptable
 from shared.domain.signature import Signature
-from shared.domain.tensors import Array
+from shared.domain.tensors import Tensors
 
 Headers = Sequence[tuple[str, str]]
 Answer = tuple[bytes, str, Headers]
@@ -30,7 +31,7 @@ _NONE: Headers = ()
 class AnswerFormat(Protocol):
     """How answers of one media type are written."""
 
-    def encode(self, key: ModelKey, signature: Signature, outputs: dict[str, Array], decoded: Decoded, /) -> Answer:
+    def encode(self, key: ModelKey, signature: Signature, outputs: Tensors, decoded: Decoded, /) -> Answer:
         """The answer to a request; `outputs` holds the outputs that it asked for, all if it named none."""
 
 
@@ -42,7 +43,7 @@ class JsonAnswer:
     def __init__(self, binary: str | None) -> None:
         self.binary = binary
 
-    def encode(self, key: ModelKey, signature: Signature, outputs: dict[str, Array], decoded: Decoded) -> Answer:
+    def encode(self, key: ModelKey, signature: Signature, outputs: Tensors, decoded: Decoded) -> Answer:
         """See `AnswerFormat`."""
         if isinstance(decoded, PlainDecoded):
             predictions = encode_predictions(outputs, signature)
@@ -63,16 +64,20 @@ class BinaryAnswer:
     def __init__(self, media_type: str) -> None:
         self.media_type = media_type
 
-    def encode(self, key: ModelKey, signature: Signature, outputs: dict[str, Array], decoded: Decoded) -> Answer:
+    def encode(self, key: ModelKey, signature: Signature, outputs: Tensors, decoded: Decoded) -> Answer:
         """See `AnswerFormat`."""
         body, length = encode_v2(key, signature, outputs, decoded, decoded.binary_outputs or True)
         return (body, *_binary_type(self.media_type, len(body) if length is None else length))
 
 
 def encode_v2(
-    key: ModelKey, signature: Signature, outputs: dict[str, Array], decoded: Decoded, binary: object
+    key: ModelKey, signature: Signature, outputs: Tensors, decoded: Decoded, binary: object
 ) -> tuple[bytes, int | None]:
     """A V2 response and, if it holds binary tensors, the length of its JSON header."""
+    if binary is False and type(outputs) is RowOutputs:
+        body = quick_v2_row(key.name, key.version, decoded.id, outputs, signature)
+        if body is not None:
+            return body, None
     if decoded.outputs:
         outputs = {name: outputs[name] for name in decoded.outputs}
     if isinstance(binary, bool):
@@ -104,7 +109,7 @@ class CsvAnswer:
     def __init__(self, header: bool | None) -> None:
         self.header = header
 
-    def encode(self, _key: ModelKey, signature: Signature, outputs: dict[str, Array], decoded: Decoded) -> Answer:
+    def encode(self, _key: ModelKey, signature: Signature, outputs: Tensors, decoded: Decoded) -> Answer:
         """See `AnswerFormat`."""
         header = self.header
         if header is None:
@@ -118,7 +123,7 @@ class JsonLinesAnswer:
 
     __slots__ = ()
 
-    def encode(self, _key: ModelKey, signature: Signature, outputs: dict[str, Array], decoded: Decoded) -> Answer:
+    def encode(self, _key: ModelKey, signature: Signature, outputs: Tensors, decoded: Decoded) -> Answer:
         """See `AnswerFormat`."""
         if decoded.outputs:
             specs = tuple(spec for spec in signature.outputs if spec.name in decoded.outputs)
@@ -134,7 +139,7 @@ class NpyAnswer:
     def __init__(self, takes_npz: bool) -> None:
         self.takes_npz = takes_npz
 
-    def encode(self, _key: ModelKey, _signature: Signature, outputs: dict[str, Array], decoded: Decoded) -> Answer:
+    def encode(self, _key: ModelKey, _signature: Signature, outputs: Tensors, decoded: Decoded) -> Answer:
         """See `AnswerFormat`; raises NotAcceptable for several outputs that may not be NPZ."""
         outputs = _requested(outputs, decoded)
         if len(outputs) == 1:
@@ -149,7 +154,7 @@ class NpzAnswer:
 
     __slots__ = ()
 
-    def encode(self, _key: ModelKey, _signature: Signature, outputs: dict[str, Array], decoded: Decoded) -> Answer:
+    def encode(self, _key: ModelKey, _signature: Signature, outputs: Tensors, decoded: Decoded) -> Answer:
         """See `AnswerFormat`."""
         return encode_npz(_requested(outputs, decoded)), NPZ, _NONE
 
@@ -159,7 +164,7 @@ class ProtobufAnswer:
 
     __slots__ = ()
 
-    def encode(self, key: ModelKey, signature: Signature, outputs: dict[str, Array], decoded: Decoded) -> Answer:
+    def encode(self, key: ModelKey, signature: Signature, outputs: Tensors, decoded: Decoded) -> Answer:
         """See `AnswerFormat`."""
         from gpu_service.protocol.tensors import encode_infer_response  # what speaks no protobuf need not load it
 
@@ -168,5 +173,5 @@ class ProtobufAnswer:
         return body, PROTOBUF, _NONE
 
 
-def _requested(outputs: dict[str, Array], decoded: Decoded) -> dict[str, Array]:
+def _requested(outputs: Tensors, decoded: Decoded) -> Tensors:
     return {name: outputs[name] for name in decoded.outputs} if decoded.outputs else outputs

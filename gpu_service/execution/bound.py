@@ -11,11 +11,10 @@ from collections.abc import Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from threading import Lock
 
-import onnxruntime as ort
-
 from gpu_service.execution.buffers import Buffers, Device, Layout
 from gpu_service.execution.cancel import EAGER, eager_options
 from shared.adapters.onnx.execution import Execution, RunTerminated, run_error
+from shared.adapters.onnx.runtime import ort
 from shared.domain.dtypes import DType
 from shared.domain.errors import SluiceError
 from shared.domain.signature import Dim

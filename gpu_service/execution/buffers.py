@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import onnxruntime as ort
 
 from gpu_service.execution.cancel import GRAPH_ID
 from shared.adapters.onnx.execution import ONNX_BFLOAT16, Execution, GraphTensor, bf16_bits
+from shared.adapters.onnx.runtime import ort
 from shared.domain.dtypes import DType
 from shared.domain.tensors import NUMPY_DTYPES, Array, Tensors
 

@@ -1,6 +1,6 @@
 """Stops a run from outside."""
 
-import onnxruntime as ort
+from shared.adapters.onnx.runtime import ort
 
 # The entry by which a run says which CUDA graph it belongs to, and its value for none.
 GRAPH_ID = "gpu_graph_id"

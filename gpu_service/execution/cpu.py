@@ -11,9 +11,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from onnxruntime import InferenceSession
-
 from shared.adapters.onnx.execution import Execution, GraphTensor
+from shared.adapters.onnx.runtime import InferenceSession
 from shared.adapters.onnx.session import create_session
 from shared.domain.errors import SluiceError
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from gpu_service.grpc.hpack import Header
 from gpu_service.grpc.status import RpcError, Status, failure
-from gpu_service.http.calls import call_of
+from gpu_service.inference.calls import call_of
 from gpu_service.inference.request import Call
 from shared.domain.errors import SluiceError, VersionNotFound
 
@@ -51,31 +51,37 @@ class Head:
         except SluiceError as error:
             self.refusal = failure(error)
 
-    def call_of(self, model: str, version: str) -> Call:
-        """The call of one request of this RPC; VersionNotFound."""
-        try:
-            return self._calls[model, version]
-        except KeyError:
-            pass
+    def call_of(self, model: str, version: str, elapsed_ms: float = 0.0) -> Call:
+        """The call of a request that comes `elapsed_ms` after the headers; VersionNotFound."""
+        if self.call.deadline_ms is None:
+            elapsed_ms = 0.0
+        elif elapsed_ms:
+            return self._new_call(model, version, elapsed_ms)
+        call = self._calls.get((model, version))
+        if call is None:
+            call = self._new_call(model, version, elapsed_ms)
+            if len(self._calls) < _MAX_CALLS:
+                self._calls[model, version] = call
+        return call
+
+    def _new_call(self, model: str, version: str, elapsed_ms: float) -> Call:
         number: int | None = None
         if version:
             if not _VERSION.fullmatch(version):
                 raise VersionNotFound(f"A version is a positive integer, not {version[:20]!r}.")
             number = int(version)
         base = self.call
-        call = Call(
+        left = base.deadline_ms
+        return Call(
             model or base.model,
             number if number is not None else base.version,
-            deadline_ms=base.deadline_ms,
+            deadline_ms=left - elapsed_ms if left is not None else None,
             priority=base.priority,
             tenant=base.tenant,
             request_id=base.request_id,
             traceparent=base.traceparent,
             session=base.session,
         )
-        if len(self._calls) < _MAX_CALLS:
-            self._calls[model, version] = call
-        return call
 
     def _read(self, fields: dict[str, str], methods: "Mapping[str, Method]") -> None:
         self.path = fields[":path"]

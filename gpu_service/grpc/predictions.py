@@ -16,6 +16,7 @@ from gpu_service.inference.request import Call, Decoded, InferenceRequest
 from gpu_service.logs import fields
 from gpu_service.models.errors import ModelEvicted
 from gpu_service.protocol.inference_pb2 import ModelInferRequest, ModelInferResponse, ModelStreamInferResponse
+from gpu_service.protocol.quick import Frame, Frames
 from gpu_service.protocol.tensors import decode_infer_request, encode_infer_response, read_infer_request, varint
 from gpu_service.telemetry.tracing import grpc_operation
 from shared.domain.errors import SluiceError
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
     from gpu_service.grpc.stream import Stream
     from gpu_service.inference.dataplane import DataPlane
-    from gpu_service.models.served_model import ServedModel
     from gpu_service.telemetry.tracing import Tracer
+    from shared.domain.signature import Signature
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class InferDoor:
         self.spawn = spawn
         self.tracer = tracer
         self.access_log = access_log
+        self.frames = Frames()
         self.observed = access_log or tracer is not None
         self.operation = grpc_operation(f"{SERVICE}/ModelInfer")
         self.stream_operation = grpc_operation(f"{SERVICE}/ModelStreamInfer")
@@ -71,11 +73,13 @@ class InferDoor:
 class Inference:
     """One request of a unary RPC."""
 
-    __slots__ = ("call", "door", "message", "request", "stream")
+    __slots__ = ("call", "data", "door", "frame", "message", "request", "stream")
 
     def __init__(self, door: InferDoor, stream: "Stream") -> None:
         self.door = door
         self.stream = stream
+        self.data = b""
+        self.frame: Frame | None = None
         self.message = _NO_MESSAGE
         self.call = stream.head.call
         self.request: InferenceRequest | None = None
@@ -84,8 +88,13 @@ class Inference:
         """Read the message and queue it."""
         self.stream.begun()
         try:
-            self.message = message = read_infer_request(data)
-            self.call = self._call(message.model_name, message.model_version)
+            self.data = data
+            self.frame = frame = self.door.frames.find(data)
+            if frame is not None:
+                self.call = self._call(frame.model, frame.version)
+            else:
+                self.message = message = read_infer_request(data)
+                self.call = self._call(message.model_name, message.model_version)
             self._submit()
         except ModelEvicted:
             self.door.spawn(self._again())
@@ -96,7 +105,33 @@ class Inference:
         return self.stream.head.call_of(model, version)
 
     def _submit(self) -> None:
-        self.request = self.stream.request = self.door.dataplane.submit(self.call, self._decode, self._done)
+        arrived = monotonic()
+        call, dataplane = self.call, self.door.dataplane
+        model = dataplane.find(call, arrived)
+        try:
+            if call.deadline_ms is not None and not model.queue.idle:
+                model.queue.check_deadline(arrived + call.deadline_ms / 1000, call.tenant, call.priority)
+            decoded = self._decoded(model.signature)
+            self._queued(dataplane.accept(call, model, decoded, arrived, self._done))
+        except SluiceError as error:
+            model.stats.refused(error.code)
+            raise
+
+    def _decoded(self, signature: "Signature") -> Decoded:
+        frame, data = self.frame, self.data
+        self.data = b""
+        if frame is not None:
+            if frame.signature is signature:
+                return frame.decode(data)
+            # Another version of the model has taken its place.
+            self.door.frames.forget(data)
+            self.message = read_infer_request(data)
+        decoded = decode_infer_request(self.message, signature)
+        self.door.frames.learn(data, decoded, signature)
+        return decoded
+
+    def _queued(self, request: InferenceRequest) -> None:
+        self.request = self.stream.request = request
 
     async def _again(self) -> None:
         """The model is here no longer: have it loaded, then queue the request."""
@@ -108,9 +143,6 @@ class Inference:
             self._submit()
         except Exception as error:  # noqa: BLE001 - told apart and logged by `_failure`
             self._refused(error)
-
-    def _decode(self, model: "ServedModel") -> Decoded:
-        return decode_infer_request(self.message, model.signature)
 
     def _done(self, request: InferenceRequest) -> None:
         began = monotonic()
@@ -201,9 +233,10 @@ class Inference:
 class InferStream:
     """One ModelStreamInfer: answers in the order of the requests, so that those without an id can be told apart."""
 
-    __slots__ = ("_door", "_draining", "_ended", "_resuming", "_stream", "_timer", "_waiting")
+    __slots__ = ("_door", "_draining", "_ended", "_resuming", "_stream", "_timer", "_waiting", "opened")
 
     def __init__(self, door: InferDoor, stream: "Stream") -> None:
+        self.opened = monotonic()
         self._door = door
         self._stream = stream
         self._waiting: deque[StreamedInference] = deque()
@@ -281,16 +314,20 @@ class InferStream:
 class StreamedInference(Inference):
     """One request of a stream; `answer` is the message that answers it, once there is one."""
 
-    __slots__ = ("_began", "_conversation", "answer")
+    __slots__ = ("_conversation", "answer")
 
     def __init__(self, door: InferDoor, stream: "Stream", conversation: InferStream) -> None:
         super().__init__(door, stream)
         self._conversation = conversation
         self.answer: bytes | None = None
 
-    def _submit(self) -> None:
+    def _call(self, model: str, version: str) -> Call:
+        elapsed_ms = (monotonic() - self._conversation.opened) * 1000
+        return self.stream.head.call_of(model, version, elapsed_ms=elapsed_ms)
+
+    def _queued(self, request: InferenceRequest) -> None:
         # Not the stream's own request: it has many, which the conversation cancels.
-        self.request = self.door.dataplane.submit(self.call, self._decode, self._done)
+        self.request = request
 
     def _encoded(self, request: InferenceRequest) -> bytes:
         response = super()._encoded(request)
@@ -308,7 +345,8 @@ class StreamedInference(Inference):
         if self.stream.head.strict:
             self._conversation.broken(error)
             return
-        about = ModelInferResponse(id=self.message.id, model_name=self.message.model_name)
+        name = self.message.model_name if self.frame is None else self.frame.model
+        about = ModelInferResponse(id=self.message.id, model_name=name)
         failed = ModelStreamInferResponse(error_message=error.detail, infer_response=about)
         self.answer = failed.SerializeToString()
         self._conversation.flush()

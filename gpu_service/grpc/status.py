@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from enum import IntEnum
 
 from gpu_service.grpc.hpack import Header, literals
+from gpu_service.inference.sessions import SessionBusy
 from gpu_service.models.errors import AlreadyLoaded, OutOfMemory
 from gpu_service.scheduling.errors import CallerGone, Overloaded, TenantOverloaded
 from shared.domain.errors import (
@@ -69,6 +70,7 @@ _STATUSES: Mapping[type[SluiceError], Status] = {
     OutOfMemory: Status.RESOURCE_EXHAUSTED,
     PayloadTooLarge: Status.RESOURCE_EXHAUSTED,
     Refused: Status.PERMISSION_DENIED,
+    SessionBusy: Status.ABORTED,
     TenantOverloaded: Status.RESOURCE_EXHAUSTED,
     Unauthenticated: Status.UNAUTHENTICATED,
     VersionConflict: Status.FAILED_PRECONDITION,

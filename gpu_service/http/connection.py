@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, cast
 
 import httptools
 
-from gpu_service.http.calls import request_id_of
 from gpu_service.http.exchange import Exchange
 from gpu_service.http.head import MAX_HEAD_BYTES, Head
 from gpu_service.http.refusals import Refusal
+from gpu_service.inference.calls import request_id_of
 
 if TYPE_CHECKING:
     from gpu_service.http.server import HttpServer
@@ -36,7 +36,7 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._exchange: Exchange | None = None
         self._last = False
-        self._waiting: deque[tuple[Head, bytes]] = deque()
+        self._waiting: deque[tuple[Head, bytes] | Refusal] = deque()
         self._backlog: list[bytes] = []
         self._backlog_bytes = 0
         self._held_bytes = 0
@@ -84,7 +84,10 @@ class Connection(asyncio.Protocol):
         self._feed(data)
 
     def eof_received(self) -> bool:
-        """A client that has said all may still read: its answers are sent before the connection ends."""
+        """A client that has said all may still read: its answers are sent before the connection ends.
+
+        It may as well have gone; `_probe` finds out.
+        """
         if self._exchange is None:
             return False
         self._last = True
@@ -149,6 +152,7 @@ class Connection(asyncio.Protocol):
             headers,
             content_length=int(length) if length.isdecimal() and len(length) < 19 else 0,
             keep_alive=self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1",
+            is_http_1_1=self._parser.get_http_version() == "1.1",
         )
         self._head = head
         self.server.route(head)
@@ -195,6 +199,7 @@ class Connection(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Send bytes of an answer."""
+        self._stats.bytes_out += len(data)
         self._transport.write(data)
 
     def done(self, exchange: Exchange) -> None:
@@ -202,24 +207,31 @@ class Connection(asyncio.Protocol):
         self.server.answered(exchange)
         if self._exchange is not exchange:
             return
-        self._exchange = None
         if not self._waiting:
             self._release_body()
-        if self.lost:
-            return
-        if self._last or not exchange.head.keep_alive or self.server.draining:
-            self.closing = True
-            self._transport.close()
-        elif self._waiting or self._backlog:
+        more = (self._waiting or self._backlog) and not self.lost
+        if not more:
+            self._exchange = None
+            if self.lost:
+                return
+        if not exchange.head.keep_alive or self.server.draining or (self._last and not more):
+            self.hang_up()
+        elif more:
+            # Until then this exchange keeps what arrives behind what waits.
             self.server.loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
         """Serve what was sent ahead."""
+        self._exchange = None
         if self.lost or self.closing:
             return
-        if self._exchange is None and self._waiting:
-            self._serve(*self._waiting.popleft())
-        elif self._exchange is None and self._backlog:
+        if self._waiting:
+            following = self._waiting.popleft()
+            if isinstance(following, Refusal):
+                self._refuse(following)
+            else:
+                self._serve(*following)
+        elif self._backlog:
             data = b"".join(self._backlog)
             self._backlog.clear()
             self._backlog_bytes = 0
@@ -227,6 +239,8 @@ class Connection(asyncio.Protocol):
             if not self._reading and not self._backlog:
                 self._reading = True
                 self._transport.resume_reading()
+            if self._last and self._exchange is None and not self.closing:
+                self.hang_up()  # what was sent last is no whole request
 
     async def writable(self) -> None:
         """Return once the caller has read enough for more to be sent."""
@@ -244,6 +258,11 @@ class Connection(asyncio.Protocol):
         if self._resume is not None and not self._resume.done():
             self._resume.set_result(None)
 
+    def hang_up(self) -> None:
+        """End the connection once what was written is sent."""
+        self.closing = True
+        self._transport.close()
+
     def abort(self) -> None:
         """End the connection without a word."""
         self.closing = True
@@ -258,10 +277,18 @@ class Connection(asyncio.Protocol):
         elif self.began is not None:
             if tick - self.began > limits.read_s:
                 self._refuse(Refusal.too_slow(limits.read_s))
-        elif self._exchange is None and (tick - self.tick > limits.idle_s or self.server.draining):
-            self._transport.close()
+        elif self._exchange is None:
+            if tick - self.tick > limits.idle_s or self.server.draining:
+                self._transport.close()
+        elif self._last:
+            self._probe(self._exchange)
         if self._transport.get_write_buffer_size() and tick - self.tick > limits.write_s:
             self._transport.abort()
+
+    def _probe(self, exchange: Exchange) -> None:
+        """Write what a client that still reads passes over (RFC 9110, section 15.2); writing fails if it has gone."""
+        if not exchange.status and exchange.head.is_http_1_1:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _serve(self, head: Head, body: bytes) -> None:
         self._exchange = exchange = Exchange(self, head, body)
@@ -276,6 +303,10 @@ class Connection(asyncio.Protocol):
         Closing at once would make the kernel send a reset, which can overtake the answer.
         """
         if self.closing or self.lost:
+            return
+        if self._exchange is not None or self._waiting:
+            self._waiting.append(refusal)  # the requests before it are answered first
+            self.began = None
             return
         self.closing = True
         self.tick = self.server.tick

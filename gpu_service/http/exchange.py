@@ -8,6 +8,7 @@ from gpu_service.http.responses import JSON, prefix, stream_prefix
 if TYPE_CHECKING:
     from gpu_service.http.connection import Connection
     from gpu_service.http.head import Head
+    from gpu_service.http.streaming import StreamedPrediction
     from gpu_service.inference.request import InferenceRequest
 
 Headers = Sequence[tuple[str, str]]
@@ -29,7 +30,7 @@ class Exchange:
         self.connection = connection
         self.head = head
         self.body = body
-        self.request: InferenceRequest | None = None
+        self.request: InferenceRequest | StreamedPrediction | None = None
         self.request_id = b""
         self.headers: Headers = ()
         self.status = 0
@@ -90,7 +91,7 @@ class Exchange:
 
     def break_off(self) -> None:
         """The rest of a streamed answer cannot be given: the missing end tells the caller so."""
-        self.connection.abort()
+        self.connection.hang_up()
         self.connection.done(self)
 
 

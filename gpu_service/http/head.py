@@ -21,10 +21,28 @@ class Head:
     `prepared` is what the route's door made of it, kept with the head.
     """
 
-    __slots__ = ("content_length", "headers", "keep_alive", "method", "params", "path", "prepared", "query", "route")
+    __slots__ = (
+        "content_length",
+        "headers",
+        "is_http_1_1",
+        "keep_alive",
+        "method",
+        "params",
+        "path",
+        "prepared",
+        "query",
+        "route",
+    )
 
     def __init__(
-        self, method: str, target: bytes, headers: Mapping[str, str], *, content_length: int, keep_alive: bool
+        self,
+        method: str,
+        target: bytes,
+        headers: Mapping[str, str],
+        *,
+        content_length: int,
+        keep_alive: bool,
+        is_http_1_1: bool = True,
     ) -> None:
         path, _, query = target.decode("latin-1").partition("?")
         self.method = method
@@ -33,6 +51,7 @@ class Head:
         self.headers = headers
         self.content_length = content_length
         self.keep_alive = keep_alive
+        self.is_http_1_1 = is_http_1_1
         self.route: Any = None
         self.params: Mapping[str, str] = {}
         self.prepared: Any = None

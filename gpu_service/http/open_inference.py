@@ -7,11 +7,12 @@ Extension".
 
 import re
 from http import HTTPStatus
+from typing import Any
 
 import orjson
 
 from gpu_service.content.formats import answer_format, v2_format
-from gpu_service.http.calls import call_of
+from gpu_service.http import extensions
 from gpu_service.http.documents import answer_json, answering, answering_later, body_object
 from gpu_service.http.exchange import Exchange
 from gpu_service.http.head import Head
@@ -20,10 +21,11 @@ from gpu_service.http.responses import JSON
 from gpu_service.http.router import Router
 from gpu_service.http.sagemaker import Health
 from gpu_service.inference import describe
+from gpu_service.inference.calls import call_of
 from gpu_service.models.manager import ModelManager
 from gpu_service.models.repository import ModelRepository
 from gpu_service.problems import Problem, problem_of
-from shared.domain.errors import SluiceError, VersionNotFound
+from shared.domain.errors import SluiceError, VersionNotFound, WrongDtype
 
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
@@ -101,14 +103,12 @@ class ProtocolDoor:
 
     async def load(self, exchange: Exchange) -> None:
         """Look for the model in its source again and serve what is there."""
-        parameters = body_object(exchange).get("parameters") or {}
-        await self._manager.load(exchange.head.params["model"], parameters)
+        await self._manager.load(exchange.head.params["model"], _parameters(exchange))
         exchange.answer(HTTPStatus.OK, b"", JSON)
 
     async def unload(self, exchange: Exchange) -> None:
         """Serve the model no more."""
-        parameters = body_object(exchange).get("parameters") or {}
-        dependents = parameters.get("unload_dependents") is True
+        dependents = _parameters(exchange).get("unload_dependents") is True
         await self._manager.unload(exchange.head.params["model"], unload_dependents=dependents)
         exchange.answer(HTTPStatus.OK, b"", JSON)
 
@@ -116,6 +116,15 @@ class ProtocolDoor:
     def _target(exchange: Exchange) -> tuple[str, int | None]:
         params = exchange.head.params
         return params["model"], _version(params.get("version"))
+
+
+def _parameters(exchange: Exchange) -> dict[str, Any]:
+    parameters = body_object(exchange).get("parameters")
+    if parameters is None:
+        return {}
+    if not isinstance(parameters, dict):
+        raise WrongDtype.at("/parameters", "must be an object")
+    return parameters
 
 
 def add_routes(
@@ -136,3 +145,4 @@ def add_routes(
     router.add("POST", "/v2/repository/index", answering(door.index, error_report))
     router.add("POST", "/v2/repository/models/{model}/load", answering_later(door.load, error_report))
     router.add("POST", "/v2/repository/models/{model}/unload", answering_later(door.unload, error_report))
+    extensions.add_routes(router, repository, error_report, traced=predict.traced)

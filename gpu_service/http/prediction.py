@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from gpu_service.content.answers import Headers as AnswerHeaders
 from gpu_service.content.answers import JsonLinesAnswer
 from gpu_service.content.formats import AnswerFormat, RequestFormat
-from gpu_service.http.calls import request_id_of
 from gpu_service.http.exchange import Exchange
 from gpu_service.http.head import Head
 from gpu_service.http.streaming import StreamedPrediction, is_long
+from gpu_service.inference.calls import request_id_of
 from gpu_service.inference.dataplane import DataPlane
 from gpu_service.inference.request import Call, InferenceRequest
 from gpu_service.logs import fields
@@ -38,7 +38,7 @@ class Negotiated:
         self.request_id = call.request_id.encode("ascii")
         self.request = request
         self.answer = answer
-        self.streams = isinstance(answer, JsonLinesAnswer)
+        self.streams = isinstance(answer, JsonLinesAnswer) and head.is_http_1_1  # older ones know no chunks
         self.content_encoding = head.headers.get("content-encoding", "")
         self.accept_encoding = head.headers.get("accept-encoding", "")
 
@@ -80,6 +80,11 @@ class PredictionDoor:
         self._operations: dict[str, Operation] = {}
         self._done: Callable[[InferenceRequest], None] = self._answer  # bound once
 
+    @property
+    def traced(self) -> bool:
+        """Whether requests are traced."""
+        return self._tracer is not None
+
     def __call__(self, exchange: Exchange) -> None:
         """Predict and answer."""
         try:
@@ -96,10 +101,15 @@ class PredictionDoor:
         call = negotiated.call
         model = self._dataplane.find(call, arrived)
         try:
+            if call.deadline_ms is not None and model.sharing is None and not model.queue.idle:
+                deadline = arrived + call.deadline_ms / 1000
+                model.queue.check_deadline(deadline, call.tenant, call.priority)
+            if negotiated.content_encoding:
+                self._decompress(exchange, negotiated.content_encoding)
             decoded = negotiated.request.decode(exchange.body, model.signature, self._limits)
             if negotiated.streams and is_long(decoded, model.signature):
-                pieces = StreamedPrediction(self._dataplane, exchange, negotiated.answer)
-                exchange.connection.server.spawn(pieces.run(call, decoded))
+                pieces = StreamedPrediction(self._dataplane, exchange, negotiated.answer, self._observe)
+                exchange.connection.server.spawn(pieces.run(call, model, decoded, arrived))
                 return
             exchange.request = self._dataplane.accept(call, model, decoded, arrived, self._done, exchange)
         except SluiceError as error:
@@ -107,7 +117,7 @@ class PredictionDoor:
             raise
 
     def _prepare(self, exchange: Exchange) -> Negotiated:
-        """What the head says; the body is decompressed. Raises InvalidRequest and its subclasses."""
+        """What the head says; raises InvalidRequest and its subclasses."""
         head = exchange.head
         negotiated: Negotiated | None = head.prepared
         if negotiated is None:
@@ -115,9 +125,11 @@ class PredictionDoor:
             negotiated = head.prepared = self._negotiate(head)
         elif not exchange.request_id:
             exchange.request_id = negotiated.request_id or self._new_request_id()
-        if negotiated.content_encoding:
-            exchange.body = decompress(exchange.body, negotiated.content_encoding, self._limits.max_bytes)
         return negotiated
+
+    def _decompress(self, exchange: Exchange, coding: str) -> None:
+        """Not before the model is found: `_begin` begins anew where it has to be loaded first."""
+        exchange.body = decompress(exchange.body, coding, self._limits.max_bytes)
 
     async def _begin_again(self, exchange: Exchange) -> None:
         """The model is not in memory: load it again, then begin anew."""

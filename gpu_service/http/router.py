@@ -59,6 +59,11 @@ class Router:
         head.params = params
         head.route = methods.get(head.method) or self._refusal(methods)
 
+    def routes(self) -> set[tuple[str, str]]:
+        """Every method and pattern that is served."""
+        tables = (*self._fixed.values(), *(methods for _, methods in self._named))
+        return {(method, route.pattern) for methods in tables for method, route in methods.items()}
+
     def answers(self) -> dict[tuple[str, int], int]:
         """How many answers there were, by route and status."""
         routes = [self._unknown, *self._refusing.values()]

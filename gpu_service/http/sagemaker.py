@@ -10,12 +10,12 @@ from pathlib import Path
 from time import monotonic
 
 from gpu_service.content.formats import answer_format, request_format
-from gpu_service.http.calls import call_of
 from gpu_service.http.documents import answer_json, answering, answering_later, body_object, text_field
 from gpu_service.http.exchange import Exchange
 from gpu_service.http.head import Head
 from gpu_service.http.prediction import Negotiated, PredictionDoor, problem_report
 from gpu_service.http.router import Handler, Router
+from gpu_service.inference.calls import call_of
 from gpu_service.models.multi_model import MultiModel
 from gpu_service.models.repository import Entry, ModelRepository
 from gpu_service.scheduling.executor import Executor

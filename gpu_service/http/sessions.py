@@ -38,6 +38,8 @@ class SessionDoor(PredictionDoor):
         negotiated = self._prepare(exchange)
         call = negotiated.call
         model = self._dataplane.find(call, arrived)
+        if negotiated.content_encoding:
+            self._decompress(exchange, negotiated.content_encoding)
         asked = _control(exchange.body)
         if asked == "CLOSE":
             self._store.close(call.session, call.tenant, model.key, arrived)
@@ -57,9 +59,10 @@ class SessionDoor(PredictionDoor):
             decoded = negotiated.request.decode(exchange.body, model.signature, self._limits)
             self._sessions[exchange] = session
             exchange.request = self._dataplane.accept(call, model, decoded, arrived, self._continued, exchange, session)
-        except SluiceError as error:
+        except Exception as error:
             self._give_up(exchange, session)
-            model.stats.refused(error.code)
+            if isinstance(error, SluiceError):
+                model.stats.refused(error.code)
             raise
 
     def _continued(self, request: InferenceRequest) -> None:

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from shared.domain.errors import SluiceError
-from shared.domain.tensors import Array
+from shared.domain.tensors import Array, Tensors
 from shared.domain.validation import Inputs, Locate
 
 if TYPE_CHECKING:
@@ -141,5 +141,5 @@ class InferenceRequest:
         self.shape_key = shape_key
         self.cancelled = False
         self.answered = False
-        self.result: dict[str, Array] | None = None
+        self.result: Tensors | None = None
         self.error: SluiceError | None = None

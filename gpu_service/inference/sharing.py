@@ -17,7 +17,7 @@ from gpu_service.scheduling.errors import CallerGone, DeadlinePassed
 from shared.domain.errors import BackendTimeout, InvalidRequest, SluiceError
 from shared.domain.serving import ServingPolicy
 from shared.domain.signature import Signature
-from shared.domain.tensors import Array
+from shared.domain.tensors import Tensors
 from shared.domain.validation import check_values
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Flight(InferenceRequest):
         self.priority = min(member.priority for member in members)
         self.started = self.finished = 0.0
         self.answered = False
-        self.result: dict[str, Array] | None = None
+        self.result: Tensors | None = None
         self.error: SluiceError | None = None
 
     @property
@@ -184,7 +184,7 @@ class Sharing:
         for member in waiting:
             self._give(member, flight, now)
 
-    def _keep(self, key: bytes, outputs: dict[str, Array], now: float) -> None:
+    def _keep(self, key: bytes, outputs: Tensors, now: float) -> None:
         for array in outputs.values():
             array.flags.writeable = False  # several callers get the same arrays
         if self._cache is not None:

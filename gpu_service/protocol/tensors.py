@@ -63,8 +63,8 @@ _RESPONSE_ID = bytes((3 << 3 | 2,))
 _RESPONSE_RAW = bytes((6 << 3 | 2,))
 
 
-class _Places:
-    """Where an element was in the message; inputs keep the message's order."""
+class Places:
+    """Where an element of one of `tensors` was in the message; they have the order of the message's inputs."""
 
     __slots__ = ("_raw", "_signature", "_tensors")
 
@@ -74,6 +74,7 @@ class _Places:
         self._raw = raw
 
     def __call__(self, name: str, index: tuple[int, ...]) -> str:
+        """The pointer; without an index that of the shape."""
         array = self._tensors.get(name)
         if array is None:
             return "/inputs"
@@ -125,7 +126,7 @@ def decode_infer_request(message: ModelInferRequest | bytes, signature: Signatur
             raise UnknownField.at(f"/inputs/{position}/contents", "is given beside raw_input_contents")
         else:
             tensors[name] = from_raw(memoryview(raws[position]), dtype, shape, f"/raw_input_contents/{position}")
-    inputs = Inputs(tensors, _Places(tensors, signature, raw=bool(with_raw)))
+    inputs = Inputs(tensors, Places(tensors, signature, raw=bool(with_raw)))
     outputs = _outputs(message) if message.outputs else ()
     parameters = _parameters(message.parameters) if message.parameters else None
     return Decoded(inputs, outputs, message.id, parameters, binary_outputs=True)

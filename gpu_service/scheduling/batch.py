@@ -9,6 +9,7 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
+from shared.codecs.batch_rows import BatchRows, RowOutputs
 from shared.domain.dtypes import DType
 from shared.domain.errors import BackendError
 from shared.domain.serving import Padding, ServingPolicy
@@ -22,7 +23,7 @@ class Batchable(Protocol):
     inputs: dict[str, Array]
     outputs: tuple[str, ...]
     rows: int
-    result: dict[str, Array] | None
+    result: Tensors | None
 
 
 class _Fill:
@@ -200,16 +201,10 @@ class Batch:
             row = end
 
     def _split_single_rows(self, outputs: Tensors) -> None:
-        """The common case, in a third of the time: iterating over an array is quicker than slicing it."""
-        columns = [list(array[:, None]) for array in outputs.values()]
-        names = list(outputs)
-        if len(names) == 1:
-            name = names[0]
-            for request, view in zip(self.requests, columns[0], strict=True):
-                request.result = {name: view}
-            return
-        for request, views in zip(self.requests, zip(*columns, strict=True), strict=True):
-            request.result = dict(zip(names, views, strict=True))
+        """The common case: the rows share what can be worked out for all of them at once."""
+        batch = BatchRows(outputs)
+        for row, request in enumerate(self.requests):
+            request.result = RowOutputs(batch, row)
 
     def halves(self) -> "tuple[Batch, Batch]":
         """The batch as two, at least one request in each; for the retry of one that failed. Needs two requests."""

@@ -31,7 +31,7 @@ from shared.domain.errors import (
     WrongShape,
 )
 from shared.domain.signature import Signature, TensorSpec
-from shared.domain.tensors import Array, bf16_to_fp32
+from shared.domain.tensors import Array, Tensors, bf16_to_fp32
 from shared.domain.validation import Inputs, check_rows
 
 _CHARSETS = {
@@ -188,7 +188,7 @@ def _refuse(text: str, spec: TensorSpec, place: str) -> None:
     raise WrongDtype.at(place, f"must be {'a number' if spec.dtype.is_float else 'an integer'} ({spec.dtype})")
 
 
-def encode_csv(outputs: dict[str, Array], signature: Signature, *, header: bool) -> bytes:
+def encode_csv(outputs: Tensors, signature: Signature, *, header: bool) -> bytes:
     """The outputs as CSV in UTF-8, lines ending in CR LF: a row for each instance, a column for each element.
 
     Columns are named like those of inputs: `<output>`, `<output>.<class>` where the last axis has class names,

@@ -34,9 +34,14 @@ class Server:
         return self.client.get("/ping")
 
     def wait_for_ping(self, status: int) -> dict[str, Any]:
-        """Ask until the status is this one; the answer's document."""
-        answer = wait_until(lambda: (response := self.ping()).status_code == status and response)
-        document: dict[str, Any] = answer.json()
+        """Ask until the status is this one; the answer's document. Fails at once if a model fails before the 200."""
+
+        def asked() -> httpx.Response | None:
+            response = self.ping()
+            assert status != 200 or response.json()["status"] != "failed", response.text
+            return response if response.status_code == status else None
+
+        document: dict[str, Any] = wait_until(asked).json()
         return document
 
     def predict(self, body: Any, attributes: str = "", **headers: str) -> httpx.Response:

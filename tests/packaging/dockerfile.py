@@ -1,6 +1,7 @@
 """The Dockerfile and its build context, read as an engine would read them."""
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +44,30 @@ def instructions() -> list[Instruction]:
 def of(name: str, stage: str | None = None) -> list[Instruction]:
     """The instructions of a kind."""
     return [each for each in instructions() if each.name == name and stage in {None, each.stage}]
+
+
+def stages(target: str) -> list[str]:
+    """The stages that a target is made from, the first one first, itself last."""
+    base = {stage: text.split()[0] for each in of("FROM") for text, _, stage in [each.text.partition(" AS ")]}
+    found = [target]
+    while base[found[0]] in base:
+        found.insert(0, base[found[0]])
+    return found
+
+
+def environment(target: str) -> dict[str, str]:
+    """ENV of a target."""
+    return _pairs("ENV", target)
+
+
+def labels(target: str) -> dict[str, str]:
+    """LABEL of a target, its build arguments not resolved."""
+    return _pairs("LABEL", target)
+
+
+def _pairs(name: str, target: str) -> dict[str, str]:
+    words = [word for stage in stages(target) for each in of(name, stage) for word in shlex.split(each.text)]
+    return {key: text for key, _, text in (word.partition("=") for word in words)}
 
 
 def context() -> list[str]:

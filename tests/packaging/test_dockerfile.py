@@ -1,20 +1,21 @@
 """The container image, as far as it can be held to anything without an engine."""
 
-import json
 import re
-import shutil
 import subprocess
 import sys
+import sysconfig
+import tomllib
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from gpu_service.settings import Settings
 from infra.packaging.code import closure
 from infra.packaging.requirements import own_uv, parse, run_uv
+from shared.domain.settings import load, variable_of
 from tests.conftest import ROOT
-from tests.gpu_service.server import free_port, wait_until
-from tests.models import add_model, write_package
-from tests.packaging.dockerfile import context, instructions, of
+from tests.packaging.dockerfile import DOCKERFILE, context, environment, instructions, labels, of
 
 TARGETS = ("cpu", "cuda")
 
@@ -94,46 +95,55 @@ def test_the_context_has_every_module_that_the_service_imports() -> None:
     assert needed <= set(context())
 
 
-def test_what_is_copied_starts_reports_its_health_and_ends_at_sigterm(tmp_path: Path) -> None:
-    """The instructions after the packages', with this environment's packages: COPY, RUN, ENTRYPOINT, HEALTHCHECK."""
-    image = tmp_path / "opt" / "sluice"
-    for path in context():
-        (image / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / path, image / path)
-    write_package(tmp_path / "models" / "add" / "1", add_model())
-    port = str(free_port())
-    environment = {
-        "SAGEMAKER_BIND_TO_PORT": port,
-        "SLUICE_HOST": "127.0.0.1",
-        "SLUICE_MODEL_DIR": str(tmp_path / "models"),
-        "PYTHONSAFEPATH": "",
-    }
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_variable_of_ours_is_a_setting_with_a_valid_value(target: str) -> None:
+    variables = environment(target)
+    known = {variable_of(field) for field in msgspec.structs.fields(Settings)}
+    assert {name for name in variables if name.startswith(("SLUICE_", "SAGEMAKER_"))} <= known
+    settings = load(Settings, variables)
+    assert settings.providers == {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[target]
+    # Where SageMaker puts the packages of a multi-model endpoint.
+    assert str(settings.multi_model_dir) == "/opt/ml/models"
+    (exposed,) = of("EXPOSE")
+    assert exposed.text.split() == [str(settings.port), str(settings.grpc_port)]
 
-    def python(command: list[str]) -> list[str]:
-        assert command[0] == "python"
-        return [sys.executable, *command[1:]]
 
-    (compiling,) = of("RUN", "service")
-    subprocess.run(python(compiling.command), cwd=image, env=environment, check=True, timeout=60)
-    assert (image / "gpu_service" / "__pycache__").is_dir()
+def test_sagemaker_is_told_what_each_target_can_do() -> None:
+    capabilities = "com.amazonaws.sagemaker.capabilities."
+    can = {target: {name for name in labels(target) if name.startswith(capabilities)} for target in TARGETS}
+    assert can["cuda"] == {f"{capabilities}accept-bind-to-port"}
+    # GPU multi-model endpoints are for Triton's container only.
+    assert can["cpu"] == {f"{capabilities}accept-bind-to-port", f"{capabilities}multi-models"}
+    assert all(labels(target)[name] == "true" for target in TARGETS for name in can[target])
 
-    (entry,), (serve,), (health,) = of("ENTRYPOINT"), of("CMD"), of("HEALTHCHECK")
-    check = python(json.loads(health.text.partition(" CMD ")[2]))
 
-    def healthy() -> bool:
-        done = subprocess.run(check, env=environment, cwd=image, capture_output=True, timeout=60, check=False)
-        return done.returncode == 0
+def test_no_library_reports_to_its_maker() -> None:
+    """ONNX Runtime's Privacy.md: set before it is initialized, nothing is collected, written or sent."""
+    assert all(environment(target)["ORT_DISABLE_TELEMETRY"] == "1" for target in TARGETS)
 
-    assert not healthy()
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(
-            python([*entry.command, *serve.command]), cwd=image, env=environment, stdout=log, stderr=log
-        )
-    try:
-        wait_until(healthy)
-        process.terminate()
-        assert process.wait(timeout=60) == 0
-    finally:
-        process.kill()
-        process.wait()
-    assert not healthy()
+
+def test_the_version_is_the_projects() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    arguments = dict(each.text.split("=") for each in of("ARG", "service"))
+    assert arguments["VERSION"] == project["version"]
+    assert labels("cpu")["org.opencontainers.image.version"] == "${VERSION}"
+
+
+def test_the_drain_is_over_before_sagemaker_kills() -> None:
+    """Which it does 30 s after SIGTERM."""
+    (signal,) = of("STOPSIGNAL")
+    assert signal.text == "SIGTERM"
+    assert load(Settings, environment("cpu")).drain_seconds < 30
+
+
+def test_the_linter_finds_nothing() -> None:
+    hadolint = Path(sysconfig.get_path("scripts")) / "hadolint"
+    done = subprocess.run(
+        [hadolint, "--failure-threshold", "style", "--trusted-registry", "docker.io", DOCKERFILE],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr

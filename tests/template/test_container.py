@@ -1,6 +1,10 @@
 """The SageMaker endpoint under its parameters."""
 
-from tests.template.support import COMBINATIONS, IMAGE, of_type, resolved
+import msgspec
+
+from gpu_service.settings import Settings
+from shared.domain.settings import load, variable_of
+from tests.template.support import COMBINATIONS, IMAGE, ROOT, of_type, resolved, source
 
 
 def test_without_an_image_nothing_of_it_is_there() -> None:
@@ -20,8 +24,26 @@ def test_one_instance_moves_at_once_and_does_not_scale() -> None:
     config = resources["Container.EndpointConfig"].properties
     assert "DataCaptureConfig" not in config
     (variant,) = config["ProductionVariants"]
-    assert "InferenceAmiVersion" not in variant
+    assert (
+        variant["InferenceAmiVersion"] == "al2023-ami-sagemaker-inference-gpu-4-1"
+    )  # the instance type is ml.g5.xlarge
     assert resources["Container.Model"].properties["PrimaryContainer"]["Image"] == IMAGE
+
+
+def test_an_instance_with_a_gpu_has_a_driver_for_the_images_cuda() -> None:
+    cuda = {
+        line for line in (ROOT / "requirements/container-cuda.txt").read_text().splitlines() if "cuda-runtime" in line
+    }
+    assert {line.partition("==")[2].partition(".")[0] for line in cuda} == {"13"}  # of which 580 is the first driver
+    types = source()["Parameters"]["ContainerInstanceType"]["AllowedValues"]
+    one_of_each = {type_.split(".")[1]: type_ for type_ in types}
+    with_driver = set()
+    for family, type_ in one_of_each.items():
+        given = {**COMBINATIONS["container"], "ContainerInstanceType": type_}
+        (variant,) = resolved(given)["Container.EndpointConfig"].properties["ProductionVariants"]
+        if "InferenceAmiVersion" in variant:
+            with_driver.add(family)
+    assert with_driver == {family for family in one_of_each if family[0] in "gp"}
 
 
 def test_a_fleet_has_a_canary_of_half_at_most_and_keeps_its_size() -> None:
@@ -64,3 +86,18 @@ def test_a_second_variant_takes_its_share_and_requests_are_captured() -> None:
     capture = config["DataCaptureConfig"]
     assert capture["InitialSamplingPercentage"] == "10"
     assert capture["DestinationS3Uri"].endswith("/captured/")
+
+
+def test_every_variable_of_the_container_is_one_of_its_settings() -> None:
+    resources = resolved(COMBINATIONS["two variants, captured"])
+    known = {variable_of(field) for field in msgspec.structs.fields(Settings)}
+    main, challenger = (
+        resources[f"Container.{name}"].properties["PrimaryContainer"]["Environment"]
+        for name in ("Model", "ChallengerModel")
+    )
+    assert main == challenger
+    assert main.keys() <= known
+    settings = load(Settings, main)
+    assert settings.model_uri.startswith("s3://")
+    assert settings.model_uri.endswith("/models/")
+    assert settings.grpc_port == 0  # nothing reaches it there

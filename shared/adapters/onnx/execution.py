@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import onnxruntime as ort
-from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
+from shared.adapters.onnx.runtime import InvalidArgument, ort
 from shared.domain.dtypes import DType
 from shared.domain.errors import BackendError, BackendTimeout, InvalidRequest, SluiceError, WrongDtype, pointer
 from shared.domain.signature import Dim

@@ -6,9 +6,9 @@ from math import prod
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 
 from shared.adapters.onnx.execution import Execution, GraphTensor
+from shared.adapters.onnx.runtime import ort
 from shared.adapters.onnx.session import create_session
 from shared.domain.dtypes import DType
 from shared.domain.errors import InvalidPackage, SluiceError

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Self
 
 import orjson
-from onnxruntime import InferenceSession, RunOptions
 from pydantic import ValidationError
 
 from shared.adapters.onnx.agreement import check_agreement
 from shared.adapters.onnx.execution import Execution, Runner
 from shared.adapters.onnx.graph import read_signature, zeros
 from shared.adapters.onnx.outputs import ContractBroken, OutputPlan, outputs_of
+from shared.adapters.onnx.runtime import InferenceSession, RunOptions
 from shared.adapters.onnx.session import CPU, create_session
 from shared.adapters.onnx.steps.image import ImageDecoder
 from shared.adapters.onnx.steps.tokenize import TextTokenizer

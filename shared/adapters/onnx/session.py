@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import onnxruntime as ort
-
+from shared.adapters.onnx.runtime import ort
 from shared.domain.errors import BackendUnavailable, InvalidPackage
 
 CPU = "CPUExecutionProvider"

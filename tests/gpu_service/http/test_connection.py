@@ -4,8 +4,9 @@ import asyncio
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import orjson
 import pytest
@@ -41,11 +42,15 @@ def stream(exchange: Exchange) -> None:
     exchange.connection.server.spawn(answer())
 
 
+unanswered: list[Exchange] = []
+
+
 def router() -> Router:
     routes = Router()
     routes.add("GET", "/echo", echo)
     routes.add("POST", "/echo", echo)
     routes.add("POST", "/later", later)
+    routes.add("POST", "/never", unanswered.append)
     routes.add("GET", "/stream", stream)
     routes.add("GET", "/things/{name}", lambda exchange: exchange.answer(200, exchange.head.params["name"].encode()))
     return routes
@@ -95,7 +100,8 @@ def running(limits: HttpLimits | None = None, timeouts: Timeouts | None = None) 
     try:
         yield found[0]
     finally:
-        found[0].on_loop(found[0].server.end)  # type: ignore[attr-defined]
+        with suppress(RuntimeError):  # a test may have ended it already
+            found[0].on_loop(found[0].server.end)  # type: ignore[attr-defined]
         thread.join(20)
         assert not thread.is_alive()
 
@@ -137,6 +143,13 @@ def read_answer(connection: socket.socket, rest: bytes = b"", *, head_only: bool
 def post(path: str, body: bytes, *headers: str) -> bytes:
     lines = [f"POST {path} HTTP/1.1", "Host: x", f"Content-Length: {len(body)}", *headers]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def ended(connection: socket.socket) -> bool:
@@ -327,6 +340,60 @@ def test_a_client_that_has_said_all_still_gets_its_answer(server: Running) -> No
         connection.shutdown(socket.SHUT_WR)
         assert read_answer(connection)[0].body == b"late:1"
         assert ended(connection)
+
+
+def test_all_that_was_sent_ahead_is_answered_to_a_client_that_has_said_all(server: Running) -> None:
+    with server.connect() as connection:
+        bodies = [b"%d" % count for count in range(5)]
+        connection.sendall(b"".join(post("/later", body) for body in bodies) + post("/later", b"cut")[:-1])
+        connection.shutdown(socket.SHUT_WR)
+        rest = b""
+        for body in bodies:
+            answer, rest = read_answer(connection, rest)
+            assert answer.body == b"late:" + body
+        assert rest == b""
+        assert ended(connection)
+
+
+@pytest.mark.parametrize("rest", [b"no request\r\n\r\n", b"POST /echo HTTP/1.1\r\nContent-Length: 999999\r\n\r\n"])
+def test_what_came_before_nonsense_is_answered_first(server: Running, rest: bytes) -> None:
+    """Found by fuzzing: the refusal was sent at once and the answer could not be, nor those of others in its batch."""
+    with server.connect() as connection:
+        connection.sendall(post("/later", b"1") + post("/later", b"2") + rest)
+        first, data = read_answer(connection)
+        second, data = read_answer(connection, data)
+        third, data = read_answer(connection, data)
+        assert (first.body, second.body) == (b"late:1", b"late:2")
+        assert third.status in (400, 413)
+        assert ended(connection)
+
+
+def test_answers_keep_the_order_of_requests_whenever_they_arrive(server: Running) -> None:
+    with server.connect() as connection:
+        total = 300
+        for number in range(0, total, 3):
+            connection.sendall(b"".join(post("/echo", b"%d" % (number + more)) for more in range(3)))
+        rest = b""
+        for number in range(total):
+            answer, rest = read_answer(connection, rest)
+            assert answer.body == b"POST:%d" % number
+
+
+def test_a_client_that_has_gone_is_told_from_one_that_has_said_all() -> None:
+    with running() as found, found.connect() as patient:
+        with found.connect() as gone:
+            for connection in (patient, gone):
+                connection.sendall(post("/never", b""))
+            patient.shutdown(socket.SHUT_WR)
+            until(lambda: len(unanswered) == 2)
+        until(lambda: any(exchange.gone for exchange in unanswered))
+        for exchange in unanswered:
+            found.on_loop(lambda exchange=exchange: exchange.answer(200, b"at last"))  # type: ignore[misc]
+        answer, rest = read_answer(patient)
+        while answer.status == 100:
+            answer, rest = read_answer(patient, rest)
+        assert (answer.body, rest) == (b"at last", b"")
+        assert ended(patient)
 
 
 def test_a_client_that_vanishes_harms_nobody(server: Running) -> None:

@@ -13,7 +13,7 @@ from shared.domain.dtypes import DType
 from shared.domain.errors import BackendError
 from shared.domain.serving import Padding, ServingPolicy, StateTensor, Unpadding
 from shared.domain.signature import Content, Dim, Signature, TensorSpec
-from shared.domain.tensors import NUMPY_DTYPES, Array, bf16_to_fp32, bytes_tensor
+from shared.domain.tensors import NUMPY_DTYPES, Array, Tensors, bf16_to_fp32, bytes_tensor
 
 
 class Request:
@@ -21,7 +21,7 @@ class Request:
         self.inputs = inputs
         self.outputs = outputs
         self.rows = len(next(iter(inputs.values()))) if rows is None else rows
-        self.result: dict[str, Array] | None = None
+        self.result: Tensors | None = None
 
 
 def spec(name: str, shape: tuple[Dim, ...], dtype: DType = DType.FP32, *, optional: bool = False) -> TensorSpec:
