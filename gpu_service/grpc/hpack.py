@@ -83,6 +83,9 @@ class BadBlock(Exception):
     """The block breaks the format, so that the tables of both sides may differ: the connection must end."""
 
 
+_FAR_TOO_LARGE = 4
+
+
 class Decoder:
     """One direction of one connection. `changes` counts the changes of the dynamic table.
 
@@ -122,6 +125,9 @@ class Decoder:
                 size += len(header[0]) + len(header[1]) + ENTRY_OVERHEAD
                 if size <= self._max_list:
                     headers.append(header)
+                elif size > _FAR_TOO_LARGE * self._max_list:
+                    # A byte of a block can stand for kilobytes: to read on would be the sender's work done by us.
+                    raise BadBlock("the headers are many times larger than allowed")
         except (IndexError, ValueError) as error:
             raise BadBlock(str(error)) from None
         return headers if size <= self._max_list else None

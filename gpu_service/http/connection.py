@@ -5,6 +5,7 @@ reading stops meanwhile.
 """
 
 import asyncio
+import re
 from collections import deque
 from typing import TYPE_CHECKING, cast
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from gpu_service.http.server import HttpServer
 
 _MAX_BACKLOG_BYTES = 64 * 1024
+# An offer of another protocol is passed over (RFC 9110, section 7.8); the parser would take the body for that protocol.
+_UPGRADE = re.compile(rb"^(?:upgrade|http2-settings)[ \t]*:[^\r\n]*\r\n", re.IGNORECASE | re.MULTILINE)
 _NOWHERE = Head("GET", b"/", {}, content_length=0, keep_alive=False)
 
 
@@ -50,6 +53,8 @@ class Connection(asyncio.Protocol):
         self._head = _NOWHERE
         self._chunks: list[bytes] = []
         self._size = 0
+        self._unsent = 0
+        self._read_at = server.tick
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, or refuse at once if there are too many."""
@@ -80,7 +85,10 @@ class Connection(asyncio.Protocol):
                 if head is not None and len(data) - end == head.content_length:
                     self._serve(head, data[end:])
                     return
-                self._raw_head = data[:end]
+                if b"pgrade" in data[:end]:
+                    data = _UPGRADE.sub(b"", data[:end]) + data[end:]
+                else:
+                    self._raw_head = data[:end]
         self._feed(data)
 
     def eof_received(self) -> bool:
@@ -158,7 +166,6 @@ class Connection(asyncio.Protocol):
         self.server.route(head)
         if head.content_length > self.server.max_body_bytes:
             raise Refusal.body_too_large(head.content_length, self.server.max_body_bytes)
-        self._hold(head.content_length)
         if headers.get("expect", "").lower() == "100-continue":
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -282,7 +289,11 @@ class Connection(asyncio.Protocol):
                 self._transport.close()
         elif self._last:
             self._probe(self._exchange)
-        if self._transport.get_write_buffer_size() and tick - self.tick > limits.write_s:
+        unsent = self._transport.get_write_buffer_size()
+        if unsent < self._unsent or not unsent:
+            self._read_at = tick
+        self._unsent = unsent
+        if tick - self._read_at > limits.write_s:
             self._transport.abort()
 
     def _probe(self, exchange: Exchange) -> None:

@@ -69,6 +69,8 @@ class HeadCache:
 
         `lines` is how many header lines the parser found: had it seen another end than this, they would differ.
         """
+        if raw[:1] in (b"\r", b"\n"):
+            return  # empty lines before a request: these bytes are not the whole of its head
         if len(raw) > _MAX_KEPT_BYTES or raw.count(b"\r\n") != lines + 2 or raw.count(b"\n") != lines + 2:
             return
         headers = head.headers

@@ -107,6 +107,11 @@ class HttpServer:
             self._empty.set()
         self.stats.closed("http")
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of bodies that are being read."""
+        return self._held
+
     def hold(self, size: int) -> bool:
         """Account for `size` bytes of a body; False if all bodies together would take too much."""
         if self._held + size > self._limits.max_held_bytes:

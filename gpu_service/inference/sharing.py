@@ -5,6 +5,7 @@ waits: neither the deadline nor the departure of the one that began it ends it f
 longer than its own deadline. Only requests of one tenant share.
 """
 
+import logging
 from asyncio import AbstractEventLoop, TimerHandle, get_running_loop
 from collections.abc import Callable
 from math import inf
@@ -23,6 +24,8 @@ from shared.domain.validation import check_values
 if TYPE_CHECKING:
     from gpu_service.models.served_model import ModelKey
     from gpu_service.telemetry.stats import ModelStats
+
+_log = logging.getLogger(__name__)
 
 # Members hold their decoded tensors until they are answered. Beyond these bounds a request goes to the queue by itself.
 _MAX_JOINED = 4096
@@ -230,7 +233,11 @@ class Sharing:
 def _answer(request: InferenceRequest) -> None:
     request.answered = True
     request.finished = monotonic()
-    request.done(request)
+    try:
+        request.done(request)
+    except Exception:  # noqa: BLE001 - logged; it must not spread
+        # One caller's answer that cannot be given must not keep the others from theirs.
+        _log.exception("an answer could not be given")
 
 
 def sharing_for(

@@ -53,13 +53,20 @@ class Executor:
         ready, self._ready = self._ready, []
         for queue in ready:
             queue.ready = False
-            rows = self._inline_rows(queue)
-            if rows:
-                self._run_inline(queue, rows)
-            elif queue.fair:
-                self._pool_of(queue).offer(queue)
-                self._waiting.add(queue)
-                self._sweep_soon()
+            try:
+                self._run(queue)
+            except Exception:  # noqa: BLE001 - logged; it must not spread
+                # Whatever is wrong with one model, the others go on.
+                _log.exception("a queue could not be run")
+
+    def _run(self, queue: ModelQueue) -> None:
+        rows = self._inline_rows(queue)
+        if rows:
+            self._run_inline(queue, rows)
+        elif queue.fair:
+            self._pool_of(queue).offer(queue)
+            self._waiting.add(queue)
+            self._sweep_soon()
 
     def _inline_rows(self, queue: ModelQueue) -> int:
         """How many rows may run on the event loop now; 0 if not even the smallest batch may."""

@@ -1,5 +1,6 @@
 """The requests that wait for one model: admission at its end, batches at its head."""
 
+import logging
 from asyncio import Future, get_running_loop
 from dataclasses import dataclass
 from math import inf
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from gpu_service.models.served_model import ServedModel
     from gpu_service.scheduling.executor import Executor
     from gpu_service.telemetry.stats import ModelStats
+
+_log = logging.getLogger(__name__)
 
 _MAX_BATCH_BYTES = 256 * 1024 * 1024
 # What is predicted to be done just in time is as often late: work that was begun for nothing.
@@ -177,7 +180,11 @@ class ModelQueue:
         request.answered = True
         if not request.finished:
             request.finished = monotonic()
-        request.done(request)
+        try:
+            request.done(request)
+        except Exception:  # noqa: BLE001 - logged; it must not spread
+            # One caller's answer that cannot be given must not keep the others of the batch from theirs.
+            _log.exception("an answer could not be given")
 
     def _wake_waiters(self) -> None:
         if self.idle:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 
+import numpy as np
+
 from shared.codecs.json_documents import dumps
 from shared.domain.tensors import Array, Tensors
 
@@ -51,4 +53,4 @@ def _rows_as_json(array: Array) -> list[bytes]:
     rows = len(array)
     if not array.size:
         return [b""] * rows
-    return dumps(array.reshape(rows, -1))[2:-2].split(b"],[")
+    return dumps(np.ascontiguousarray(array).reshape(rows, -1))[2:-2].split(b"],[")

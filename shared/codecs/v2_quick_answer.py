@@ -5,6 +5,7 @@ All of an answer but its id and its numbers repeats with the model and the shape
 
 from collections.abc import Mapping
 
+import numpy as np
 import orjson
 
 from shared.codecs.batch_rows import RowOutputs
@@ -59,7 +60,8 @@ def quick_v2_answer(
     gaps = frame.gaps
     if not binary:
         for gap, array in zip(gaps, outputs.values(), strict=False):  # one gap more than there are outputs
-            pieces += (gap, dumps(array.reshape(-1)))
+            # A part of a larger tensor may lie in strides, which the encoder does not take.
+            pieces += (gap, dumps(np.ascontiguousarray(array).reshape(-1)))
         pieces.append(gaps[-1])
         return b"".join(pieces), None
     pieces.append(gaps[0])

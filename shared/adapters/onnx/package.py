@@ -71,7 +71,9 @@ class OnnxPackage:
         """As `load`, with a session of the package's graph that is there already."""
         manifest = read_manifest(folder)
         if manifest is None:
-            manifest = bare_manifest(name or folder.parent.name, version or folder.name, read_signature(session))
+            # Who publishes names by the manifest's rules; a folder's name, or an endpoint's, is taken as it is.
+            manifest = bare_manifest("model", version or folder.name, read_signature(session))
+            manifest = manifest.model_copy(update={"name": name or folder.parent.name})
         return cls(manifest, Execution(session), folder)
 
     def run(

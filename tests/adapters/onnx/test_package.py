@@ -92,7 +92,7 @@ def test_bare_model_takes_a_given_name(tmp_path: Path) -> None:
     assert (package.manifest.name, package.manifest.version) == ("given", 9)
 
 
-@pytest.mark.parametrize("folder", ["Bad Name/1", "m/0", "m/latest", "m/-1"])
+@pytest.mark.parametrize("folder", ["m/0", "m/latest", "m/-1"])
 def test_bare_model_in_a_folder_without_a_name(tmp_path: Path, folder: str) -> None:
     with pytest.raises(InvalidPackage):
         load(write_package(tmp_path / folder, add_model()))
@@ -391,3 +391,9 @@ def wide_scores() -> bytes:
     return bytes(
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10).SerializeToString()
     )
+
+
+def test_a_bare_model_is_served_under_whatever_name_its_folder_has(tmp_path: Path) -> None:
+    folder = write_package(tmp_path / "ResNet50 (v2).tar.gz/3", add_model())
+    package = OnnxPackage.load(folder, threads=1)
+    assert (package.manifest.name, package.manifest.version) == ("ResNet50 (v2).tar.gz", 3)

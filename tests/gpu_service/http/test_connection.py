@@ -18,6 +18,7 @@ from gpu_service.http.server import HttpLimits, HttpServer, Timeouts
 from gpu_service.telemetry.stats import ServerStats
 
 BODY_LIMIT = 300_000
+LARGE = 30_000_000
 
 
 def echo(exchange: Exchange) -> None:
@@ -47,6 +48,7 @@ unanswered: list[Exchange] = []
 
 def router() -> Router:
     routes = Router()
+    routes.add("GET", "/large", lambda exchange: exchange.answer(200, b"x" * LARGE, "text/plain"))
     routes.add("GET", "/echo", echo)
     routes.add("POST", "/echo", echo)
     routes.add("POST", "/later", later)
@@ -117,6 +119,13 @@ class Answer:
         self.status = status
         self.headers = headers
         self.body = body
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def read_answer(connection: socket.socket, rest: bytes = b"", *, head_only: bool = False) -> tuple[Answer, bytes]:
@@ -326,6 +335,46 @@ def test_an_answer_in_chunks(server: Running) -> None:
         assert data.partition(b"\r\n\r\n")[2] == b"1\r\na\r\n2\r\nbc\r\n3e8\r\n" + b"d" * 1000 + b"\r\n0\r\n\r\n"
 
 
+def test_an_offer_of_another_protocol_is_passed_over(server: Running) -> None:
+    offer = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA")
+    with server.connect() as connection:
+        for _ in range(2):
+            connection.sendall(post("/echo", b"abc", *offer))
+            assert read_answer(connection)[0].body == b"POST:abc"
+
+
+def test_empty_lines_before_a_request_are_no_head_to_remember(server: Running) -> None:
+    with server.connect() as connection:
+        connection.sendall(b"\r\n\r\nGET /echo HTTP/1.1\r\n\r\n")
+        assert read_answer(connection)[0].body == b"GET:"
+    with server.connect() as connection:
+        connection.sendall(b"\r\n\r\n")
+        connection.sendall(post("/echo", b"1"))
+        answer, rest = read_answer(connection)
+        assert (answer.body, rest) == (b"POST:1", b"")
+
+
+def test_a_body_that_is_announced_and_does_not_come_holds_nothing() -> None:
+    limits = HttpLimits(BODY_LIMIT, max_held_bytes=BODY_LIMIT)
+    with running(limits) as found, found.connect() as first, found.connect() as second:
+        first.sendall(post("/echo", b"z" * BODY_LIMIT)[:100])
+        second.sendall(post("/echo", b"z" * 1000))
+        assert read_answer(second)[0].status == 200
+
+
+def test_a_large_answer_is_sent_for_as_long_as_it_is_read() -> None:
+    with running(timeouts=Timeouts(write_s=2)) as found, found.connect() as slow:
+        slow.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        size = 0
+        for pause in range(12):  # longer in all than the time without any progress
+            while size < (pause + 1) * 2_000_000:
+                size += len(slow.recv(1 << 18))
+            time.sleep(0.3)
+        while more := slow.recv(1 << 18):
+            size += len(more)
+        assert size > LARGE
+
+
 def test_close_is_kept(server: Running) -> None:
     for request in (post("/echo", b"1", "Connection: close"), b"GET /echo HTTP/1.0\r\n\r\n"):
         with server.connect() as connection:
@@ -440,7 +489,8 @@ def test_all_bodies_together_have_a_bound() -> None:
         with found.connect() as first, found.connect() as second:
             request = post("/echo", b"z" * BODY_LIMIT)
             first.sendall(request[:-1])
-            second.sendall(request[:200])
+            wait_for(lambda: found.server.held_bytes >= BODY_LIMIT - 1)
+            second.sendall(request[:-1])
             answer, _ = read_answer(second)
             assert (answer.status, orjson.loads(answer.body)["code"]) == (503, "too_many_bytes")
             first.sendall(request[-1:])

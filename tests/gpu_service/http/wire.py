@@ -79,11 +79,12 @@ def post(path: str, body: bytes, **headers: str) -> bytes:
 
 @contextmanager
 def waiting(server: Server, path: str, body: Any, **headers: str) -> Iterator[socket.socket]:
-    """A request that was sent and whose answer nobody has read yet; the caller is gone at the end."""
+    """A request that was sent and whose answer nobody has read yet; the caller is gone at the end, with a reset."""
     headers = {"Content_Type": "application/json"} | headers
     with connect(server) as connection:
         connection.sendall(post(path, body if isinstance(body, bytes) else json.dumps(body).encode(), **headers))
         yield connection
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def read_all(connection: socket.socket) -> bytes:
