@@ -278,8 +278,10 @@ class Connection(asyncio.Protocol):
     def check(self, tick: int) -> None:
         """Called once a second: end what does not move."""
         limits = self.server.timeouts
+        unsent = self._transport.get_write_buffer_size()
         if self.closing:
-            if tick - self.tick > limits.linger_s:
+            # An answer that is still being read is left to the rule below.
+            if not unsent and tick - self.tick > limits.linger_s:
                 self._transport.abort()
         elif self.began is not None:
             if tick - self.began > limits.read_s:
@@ -289,7 +291,6 @@ class Connection(asyncio.Protocol):
                 self._transport.close()
         elif self._last:
             self._probe(self._exchange)
-        unsent = self._transport.get_write_buffer_size()
         if unsent < self._unsent or not unsent:
             self._read_at = tick
         self._unsent = unsent

@@ -58,7 +58,9 @@ def test_requests_are_logged_and_a_killed_process_comes_back(tmp_path: Path) -> 
         async with container(tmp_path) as here:
             await here.until_healthy()
             assert await predict(here.url) == 200
-            (process,) = psutil.Process().children()
+            port = here.environment["SAGEMAKER_BIND_TO_PORT"]
+            children = psutil.Process().children()  # other tests may have left theirs to a fixture
+            (process,) = (child for child in children if child.environ().get("SAGEMAKER_BIND_TO_PORT") == port)
             process.kill()
             await asyncio.to_thread(wait_until, lambda: not process.is_running())
             await here.until_healthy()
