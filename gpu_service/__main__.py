@@ -1,10 +1,16 @@
 """`python -m gpu_service serve`: what SageMaker starts in the container."""
 
-import asyncio
-import logging
 import os
 import signal
 import sys
+
+if __name__ == "__main__":
+    # Process 1, as which a container starts this, hears only the signals that it handles: one that comes while the rest
+    # is imported would be lost. Nothing has been accepted yet, so there is nothing to be answered.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+
+import asyncio
+import logging
 
 import uvloop
 

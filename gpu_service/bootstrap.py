@@ -57,9 +57,9 @@ class Container:
         self._executor = Executor(loop, cpus=self._cpus, gpu_callers=_GPU_CALLERS if gpu else 0)
         self._repository = ModelRepository()
         self._budget = MemoryBudget(memory_limit(settings.memory_budget_bytes))
+        self._sessions = SessionStore()
         self._multi_model, self._manager = self._models()
         self._dataplane = DataPlane(self._repository, self._manager)
-        self._sessions = SessionStore()
         self._router = Router()
         self._http = HttpServer(
             self._router,
@@ -117,11 +117,12 @@ class Container:
         factory = ModelFactory(settings, self._executor, self._cpus)
         if settings.multi_model:
             loader = PackageLoader(fetch_folder, factory, named=False)
-            lifecycle = Lifecycle(repository, loader, self._budget)
+            lifecycle = Lifecycle(repository, loader, self._budget, gone=self._sessions.drop_model)
             models = MultiModel(repository, lifecycle, policies, settings.multi_model_dir)
             return models, ModelManager(repository, lifecycle, None)
         source = _source(settings)
-        lifecycle = Lifecycle(repository, PackageLoader(source.fetch, factory), self._budget)
+        loader = PackageLoader(source.fetch, factory)
+        lifecycle = Lifecycle(repository, loader, self._budget, gone=self._sessions.drop_model)
         sync = SourceSync(repository, lifecycle, source, policies, settings.poll_seconds)
         return None, ModelManager(repository, lifecycle, sync)
 
@@ -152,6 +153,7 @@ class Container:
             self._repository,
             self._executor,
             self._budget,
+            self._sessions,
             self._tracer,
             self._router,
             self._settings.stuck_seconds,

@@ -1,6 +1,6 @@
 """Errors as RFC 9457 problem documents, with the statuses that callers of the container meet."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from math import ceil
 from typing import NamedTuple
@@ -29,6 +29,33 @@ from shared.domain.errors import (
 MEDIA_TYPE = "application/problem+json"
 MAX_RETRY_AFTER_S = 60
 
+
+class Problem(NamedTuple):
+    """An answer: status, body and further headers."""
+
+    status: int
+    body: bytes
+    headers: Sequence[tuple[str, str]]
+
+
+# What writes an error as an answer, given the request's id: the answer and its media type.
+Report = Callable[[SluiceError, str], tuple[Problem, str]]
+
+
+class NoSuchRoute(NotFound):
+    """Nothing is served under this path."""
+
+    code = "no_such_route"
+    title = "Not Found"
+
+
+class MethodNotAllowed(InvalidRequest):
+    """The path takes other methods."""
+
+    code = "method_not_allowed"
+    title = "Method Not Allowed"
+
+
 # The nearest class of an error's ancestors counts. 400: the body could not be read. 422: it does not fit the model.
 _STATUSES: Mapping[type[SluiceError], HTTPStatus] = {
     SluiceError: HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -38,6 +65,7 @@ _STATUSES: Mapping[type[SluiceError], HTTPStatus] = {
     BackendUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     BatchTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     InvalidPackage: HTTPStatus.BAD_REQUEST,
+    MethodNotAllowed: HTTPStatus.METHOD_NOT_ALLOWED,
     NotAcceptable: HTTPStatus.NOT_ACCEPTABLE,
     NotFound: HTTPStatus.NOT_FOUND,
     NotJson: HTTPStatus.BAD_REQUEST,
@@ -48,14 +76,6 @@ _STATUSES: Mapping[type[SluiceError], HTTPStatus] = {
     TooDeep: HTTPStatus.BAD_REQUEST,
     UnsupportedMediaType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
 }
-
-
-class Problem(NamedTuple):
-    """An answer: status, body and further headers."""
-
-    status: int
-    body: bytes
-    headers: Sequence[tuple[str, str]]
 
 
 def status_of(error: SluiceError) -> HTTPStatus:
@@ -77,6 +97,11 @@ def problem_of(error: SluiceError, request_id: str) -> Problem:
     wait = error.retry_after_s if isinstance(error, Overloaded) else 1.0
     seconds = min(max(ceil(wait), 1), MAX_RETRY_AFTER_S)
     return problem._replace(headers=(("Retry-After", str(seconds)),))
+
+
+def problem_report(error: SluiceError, request_id: str) -> tuple[Problem, str]:
+    """An error as a problem document."""
+    return problem_of(error, request_id), MEDIA_TYPE
 
 
 def problem_document(

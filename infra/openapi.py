@@ -11,11 +11,15 @@ from typing import Any
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from functions.admin import routes as admin
 from functions.api import routes as api
 from functions.api.documentation import CONTRACT
 from functions.predict import routes as predict
+from shared.schemas import admin as admin_schemas
+from shared.schemas import admin_keys, admin_usage
 from shared.schemas import api as schemas
-from shared.web.contract import SECURITY_SCHEME, reference
+from shared.web.contract import HEADERS, SECURITY_SCHEME, reference
+from shared.web.deprecation import DEPRECATED
 
 DESCRIPTION = """Predictions from ONNX models, and the catalogue of what is published.
 
@@ -24,34 +28,73 @@ Errors that a function makes are problem documents (RFC 9457) with a stable `cod
 
 _SCHEMAS = (
     schemas.Problem,
+    schemas.ProtocolProblem,
     schemas.GatewayMessage,
     schemas.PredictByRow,
     schemas.PredictByTensor,
     schemas.PredictResponse,
+    schemas.InferRequest,
+    schemas.InferResponse,
+    schemas.ServerMetadata,
+    schemas.ServerLive,
+    schemas.ServerReady,
+    schemas.ModelReady,
+    schemas.ModelMetadata,
     schemas.Health,
     schemas.Readiness,
     schemas.ModelList,
     schemas.ModelDocument,
+    schemas.ModelSchemas,
     schemas.VersionDocument,
+)
+
+_ADMIN_SCHEMAS = (
+    admin_schemas.TenantDocument,
+    admin_schemas.TenantList,
+    admin_usage.UsageDocument,
+    admin_schemas.PlanDocument,
+    admin_schemas.PlanList,
+    admin_keys.KeyDocument,
+    admin_keys.CreatedKey,
+    admin_keys.KeyList,
+    admin_schemas.EndpointDocument,
+    admin_schemas.EndpointList,
+)
+# What is read: members with a default may be left out.
+_REQUESTS = (
+    admin_schemas.TenantRequest,
+    admin_schemas.TenantChange,
+    admin_schemas.PlanRequest,
+    admin_keys.KeyRequest,
+    admin_keys.RotationRequest,
+    admin_keys.RoleRequest,
+    admin_schemas.EndpointRequest,
 )
 
 
 def contract() -> dict[str, Any]:
     """The OpenAPI 3.1 document of every route but the models' own."""
-    routes = [route for function in (predict, api) for route in function.router().routes]
+    routes = [route for function in (predict, api, admin) for route in function.router().routes]
     document = get_openapi(title="Sluice", version=version("sluice"), description=DESCRIPTION, routes=routes)
     _, definitions = models_json_schema(
-        [(model, "serialization") for model in _SCHEMAS], ref_template="#/components/schemas/{model}"
+        [
+            *((model, "serialization") for model in (*_SCHEMAS, *_ADMIN_SCHEMAS)),
+            *((model, "validation") for model in _REQUESTS),
+        ],
+        ref_template="#/components/schemas/{model}",
     )
     document["components"] = {
         "schemas": definitions["$defs"],
+        "headers": dict(HEADERS),
         "securitySchemes": {
-            SECURITY_SCHEME: {"type": "http", "scheme": "bearer", "description": "An API key: `sluice_…`"}
+            SECURITY_SCHEME: {"type": "http", "scheme": "bearer", "description": "An API key (`sluice_…`) or a JWT"}
         },
     }
-    for operations in document["paths"].values():
-        for operation in operations.values():
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
             _correct(operation["responses"], secured="security" in operation)
+            if f"{method.upper()} {path}" in DEPRECATED:
+                operation["deprecated"] = True
     return document
 
 

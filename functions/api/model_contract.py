@@ -1,10 +1,12 @@
-"""The predict operation of one model as OpenAPI 3.1, from its signature."""
+"""What one model takes and gives, from its signature: its operation in OpenAPI 3.1, and JSON Schemas."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from functions.api.examples import Examples, examples
+from shared.codecs.content.media import JSON
 from shared.domain.dtypes import DType
-from shared.domain.model import ModelVersion
+from shared.domain.model import ModelVersion, Placement
 from shared.domain.signature import Content, Dim, Signature, TensorSpec
 
 Schema = dict[str, Any]
@@ -17,14 +19,22 @@ _ENCODED: Schema = {
 }
 
 
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
 def operation(version: ModelVersion, general: Mapping[str, Any]) -> dict[str, Any]:
     """The operation of `POST /v1/models/<name>/predict`; `general` is that of `{model}`, whose errors it shares."""
+    signature = version.signature
     responses = dict(general["responses"])
-    responses["200"] = {**responses["200"], "content": _json(_response(version.signature))}
-    request = _json({"anyOf": [_by_row(version.signature), _by_tensor(version.signature)]})
-    example = version.metadata.get("example")
-    if example is not None:
-        request["application/json"]["example"] = {"instances": [example]}
+    answer = responses["200"]
+    served: Schema = {"$ref": "#/components/schemas/ServedBy"}
+    forms = [_response(signature, served), {"$ref": "#/components/schemas/InferResponse"}]
+    responses["200"] = {**answer, "content": _content(answer["content"], {"anyOf": forms}, {})}
+    shown: Examples = {}
+    if version.metadata.get("example") is not None:
+        shown = examples(signature, version.metadata["example"])
+    forms = [_by_row(signature), _by_tensor(signature), {"$ref": "#/components/schemas/InferRequest"}]
+    request = _content(general["requestBody"]["content"], {"anyOf": forms}, shown)
     return {
         "operationId": f"predict_{version.model}",
         "summary": f"Predict with {version.model}",
@@ -36,8 +46,39 @@ def operation(version: ModelVersion, general: Mapping[str, Any]) -> dict[str, An
     }
 
 
-def _json(schema: Schema) -> dict[str, Any]:
-    return {"application/json": {"schema": schema}}
+def schemas(version: ModelVersion) -> dict[str, Any]:
+    """JSON Schemas of the plain request and its answer, each a document of its own (draft 2020-12)."""
+    signature = version.signature
+    name, number = version.model, version.version
+    served = _object(
+        {
+            "name": {"const": name},
+            "version": {"const": number},
+            "variant": {"type": "string"},
+            "backend": {"enum": [placement.value for placement in Placement]},
+        }
+    )
+    request: Schema = {"anyOf": [_by_row(signature), _by_tensor(signature)]}
+    return {
+        "model": name,
+        "version": number,
+        "request": {"$schema": _DIALECT, "title": f"Request to {name}, version {number}", **request},
+        "response": {
+            "$schema": _DIALECT,
+            "title": f"Answer of {name}, version {number}",
+            **_response(signature, served),
+        },
+    }
+
+
+def _content(general: Mapping[str, Any], schema: Schema, shown: Examples) -> dict[str, Any]:
+    """The media types of the general operation; JSON as this model has it, examples where there are some."""
+    content: dict[str, Any] = {}
+    for kind, media in general.items():
+        content[kind] = {**media, "schema": schema} if kind == JSON else dict(media)
+        if kind in shown:
+            content[kind]["examples"] = shown[kind]
+    return content
 
 
 def _by_row(signature: Signature) -> Schema:
@@ -71,13 +112,13 @@ def _goes_by_row(spec: TensorSpec, signature: Signature) -> bool:
     return signature.has_rows(spec) or not signature.batched
 
 
-def _response(signature: Signature) -> Schema:
+def _response(signature: Signature, served: Schema) -> Schema:
     outputs = {spec.name: _prediction(spec, signature.batched) for spec in signature.outputs}
     prediction = next(iter(outputs.values())) if len(outputs) == 1 else _object(outputs)
     return _object(
         {
             "predictions": {"type": "array", "items": prediction},
-            "model": {"$ref": "#/components/schemas/ServedBy"},
+            "model": served,
             "prediction_id": {"type": "string"},
         }
     )

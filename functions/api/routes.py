@@ -1,6 +1,6 @@
 """Routes of the catalogue and of the API's own documentation."""
 
-import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -11,13 +11,15 @@ from starlette.responses import Response
 
 from functions.api import documentation
 from functions.api.documentation import CONTENT_SECURITY_POLICY, Contract, page
+from functions.api.model_contract import schemas
 from shared.domain import errors
+from shared.domain.idempotency import StoredAnswer
 from shared.domain.ports import ModelRegistry
-from shared.schemas.api import ModelDocument, ModelList, ModelSummary, VersionDocument
-from shared.web.contract import SECURED, answers, reference
-from shared.web.requests import model_name, principal_of
-
-_VERSION = re.compile(r"[1-9][0-9]{0,8}")
+from shared.domain.principal import Principal
+from shared.schemas.api import ModelDocument, ModelList, ModelSchemas, ModelSummary, VersionDocument
+from shared.web.admission import Door
+from shared.web.contract import ADMISSION, SECURED, answers, reference
+from shared.web.requests import model_name, model_version
 
 ModelPath = Annotated[str, Path(description="Name of a published model")]
 VersionPath = Annotated[str, Path(description="A version, counted from 1")]
@@ -27,6 +29,7 @@ VersionPath = Annotated[str, Path(description="A version, counted from 1")]
 class Services:
     """What the routes work with."""
 
+    door: Door
     registry: ModelRegistry
     contract: Contract
 
@@ -41,7 +44,7 @@ def router() -> APIRouter:
         operation_id="listModels",
         summary="All published models",
         tags=["catalogue"],
-        responses=answers("The models, by name.", reference("ModelList"), errors.Unauthenticated),
+        responses=answers("The models, by name.", reference("ModelList"), *ADMISSION),
         openapi_extra=SECURED,
     )
     routes.add_api_route(
@@ -51,7 +54,17 @@ def router() -> APIRouter:
         operation_id="getModel",
         summary="A model, its versions and its traffic",
         tags=["catalogue"],
-        responses=answers("The model.", reference("ModelDocument"), errors.Unauthenticated, errors.ModelNotFound),
+        responses=answers("The model.", reference("ModelDocument"), *ADMISSION, errors.ModelNotFound),
+        openapi_extra=SECURED,
+    )
+    routes.add_api_route(
+        "/v1/models/{model}/schema",
+        schema_of,
+        methods=["GET"],
+        operation_id="getModelSchema",
+        summary="JSON Schemas of a model's requests and answers",
+        tags=["catalogue"],
+        responses=answers("The schemas.", reference("ModelSchemas"), *ADMISSION, errors.ModelNotFound),
         openapi_extra=SECURED,
     )
     routes.add_api_route(
@@ -64,7 +77,7 @@ def router() -> APIRouter:
         responses=answers(
             "The version.",
             reference("VersionDocument"),
-            errors.Unauthenticated,
+            *ADMISSION,
             errors.ModelNotFound,
             errors.VersionNotFound,
         ),
@@ -78,24 +91,28 @@ def router() -> APIRouter:
 
 async def models(request: Request) -> Response:
     """The highest version of every model, in short."""
-    principal_of(request.scope)
-    published = _services(request).registry.models()
-    return _answer(ModelList(models=[ModelSummary.of(version) for version in published]))
+    return await _serve(
+        request, lambda registry: ModelList(models=[ModelSummary.of(version) for version in registry.models()])
+    )
 
 
 async def model_of(request: Request, model: ModelPath) -> Response:
     """The versions of a model, who gets the traffic, and all of the highest version."""
-    principal_of(request.scope)
-    return _answer(ModelDocument.of_versions(_services(request).registry.versions(model_name(model))))
+    return await _serve(request, lambda registry: ModelDocument.of_versions(registry.versions(model_name(model))))
+
+
+async def schema_of(request: Request, model: ModelPath) -> Response:
+    """What the highest version takes and gives as JSON, made from its graph and manifest (JSON Schema 2020-12)."""
+    return await _serve(
+        request, lambda registry: ModelSchemas.model_validate(schemas(registry.latest(model_name(model))))
+    )
 
 
 async def version_of(request: Request, model: ModelPath, version: VersionPath) -> Response:
     """Signature, digest, size, placement, stage and metadata of one version."""
-    principal_of(request.scope)
-    name = model_name(model)
-    if not _VERSION.fullmatch(version):
-        raise errors.VersionNotFound("A version is an integer from 1.")
-    return _answer(VersionDocument.of(_services(request).registry.get(name, int(version))))
+    return await _serve(
+        request, lambda registry: VersionDocument.of(registry.get(model_name(model), model_version(version)))
+    )
 
 
 async def openapi(request: Request) -> Response:
@@ -121,5 +138,12 @@ def _services(request: Request) -> Services:
     return services
 
 
-def _answer(document: BaseModel) -> Response:
-    return Response(document.model_dump_json(), media_type="application/json")
+async def _serve(request: Request, read: Callable[[ModelRegistry], BaseModel]) -> Response:
+    """A document for an admitted caller."""
+    services = _services(request)
+
+    def work(_principal: Principal, _body: bytes) -> StoredAnswer:
+        document = read(services.registry)
+        return StoredAnswer(200, (("Content-Type", "application/json"),), document.model_dump_json().encode())
+
+    return await services.door.serve(request, work)

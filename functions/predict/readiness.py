@@ -4,11 +4,15 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import monotonic
+from typing import Final
 
 from shared.domain.errors import BackendError
 
 Check = Callable[[], str | None]
 """What is missing, in words for the caller, or None; may raise BackendError."""
+
+ENDPOINT_CHECK: Final = "endpoint"
+"""Name of the check that the container answers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from botocore.session import Session
 from fastapi import FastAPI
 from mangum.types import LambdaContext
 
-from functions.predict.routes import Services
+from functions.predict.services import Services
 from shared.adapters.snapstart import fresh_session, register, reseed
 from shared.web.http_event import http_event
 from shared.web.lambda_handler import Handler

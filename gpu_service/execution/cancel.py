@@ -33,8 +33,3 @@ class Cancel:
     def terminate(self) -> None:
         """Stop the run, and let none begin."""
         self.options.terminate = True
-
-    @property
-    def terminated(self) -> bool:
-        """Whether `terminate` was called."""
-        return bool(self.options.terminate)

@@ -2,21 +2,13 @@
 
 import ctypes
 import gc
-from pathlib import Path
 
-_ROLLUP = Path("/proc/self/smaps_rollup")
+from gpu_service.telemetry.memory import pss_bytes
 
 
 def memory_in_use() -> int:
-    """Bytes of the proportional set size; 0 where the system does not tell.
-
-    The resident set would count weights that two sessions map twice.
-    """
-    try:
-        lines = _ROLLUP.read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
+    """Bytes of the proportional set size; 0 where the system does not tell."""
+    return pss_bytes() or 0
 
 
 def give_back() -> None:

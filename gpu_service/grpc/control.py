@@ -17,7 +17,8 @@ from gpu_service.grpc.methods import SERVICE, Method
 from gpu_service.grpc.status import RpcError, Status, failure
 from gpu_service.inference import describe
 from gpu_service.logs import fields
-from gpu_service.protocol import health_pb2, inference_pb2
+from gpu_service.protocol import health_pb2
+from shared.codecs.protobuf import inference_pb2
 from shared.domain.errors import InvalidRequest, NotFound, SluiceError, VersionNotFound
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 Source: RFC 9113, sections 3.4, 4 and 6; RFC 7541.
 """
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from gpu_service.grpc.frames import (
@@ -36,7 +37,7 @@ _EARNED = 4
 _PRIORITY_SIZE = 5
 
 
-class FrameReader:
+class FrameReader(ABC):
     """`tick` is when something came, `began` when what is incomplete began (None: nothing is), in the server's seconds.
 
     The methods `on_…` are for what derives from it.
@@ -86,17 +87,17 @@ class FrameReader:
         if self._credit < 0:
             raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, "too many frames that bring no work")
 
+    @abstractmethod
     def on_data(self, number: int, flags: int, payload: bytes) -> None:
         """DATA, with its padding."""
-        raise NotImplementedError
 
+    @abstractmethod
     def on_head(self, number: int, flags: int, head: Head | None) -> None:
         """HEADERS; None if they are not a request's."""
-        raise NotImplementedError
 
+    @abstractmethod
     def on_control(self, kind: int, number: int, flags: int, payload: bytes) -> None:
         """Any other frame."""
-        raise NotImplementedError
 
     def _frames(self, data: bytes) -> int:
         """Handle whole frames; how many bytes that took."""

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from gpu_service.grpc.methods import SERVICE
 from gpu_service.grpc.status import RpcError, Status, failure
-from gpu_service.inference.request import Call, Decoded, InferenceRequest
+from gpu_service.inference.request import Call, InferenceRequest
 from gpu_service.logs import fields
 from gpu_service.models.errors import ModelEvicted
-from gpu_service.protocol.inference_pb2 import ModelInferRequest, ModelInferResponse, ModelStreamInferResponse
-from gpu_service.protocol.quick import Frame, Frames
-from gpu_service.protocol.tensors import decode_infer_request, encode_infer_response, read_infer_request, varint
 from gpu_service.telemetry.tracing import grpc_operation
+from shared.codecs.content.decoded import Decoded
+from shared.codecs.protobuf.inference_pb2 import ModelInferRequest, ModelInferResponse, ModelStreamInferResponse
+from shared.codecs.protobuf.quick import Frame, Frames
+from shared.codecs.protobuf.tensors import decode_infer_request, encode_infer_response, read_infer_request, varint
 from shared.domain.errors import SluiceError
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from shared.domain.errors import (
     BackendError,
     BackendTimeout,
     BackendUnavailable,
+    Conflict,
     DigestMismatch,
     InvalidPackage,
     InvalidRequest,
@@ -23,6 +24,7 @@ from shared.domain.errors import (
     PayloadTooLarge,
     Refused,
     SluiceError,
+    TooManyRequests,
     Unauthenticated,
     VersionConflict,
 )
@@ -63,6 +65,7 @@ _STATUSES: Mapping[type[SluiceError], Status] = {
     BackendTimeout: Status.DEADLINE_EXCEEDED,
     BackendUnavailable: Status.UNAVAILABLE,
     CallerGone: Status.CANCELLED,
+    Conflict: Status.ALREADY_EXISTS,
     DigestMismatch: Status.DATA_LOSS,
     InvalidPackage: Status.FAILED_PRECONDITION,
     InvalidRequest: Status.INVALID_ARGUMENT,
@@ -72,6 +75,7 @@ _STATUSES: Mapping[type[SluiceError], Status] = {
     Refused: Status.PERMISSION_DENIED,
     SessionBusy: Status.ABORTED,
     TenantOverloaded: Status.RESOURCE_EXHAUSTED,
+    TooManyRequests: Status.RESOURCE_EXHAUSTED,
     Unauthenticated: Status.UNAUTHENTICATED,
     VersionConflict: Status.FAILED_PRECONDITION,
 }

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 import httptools
 
 from gpu_service.http.exchange import Exchange
-from gpu_service.http.head import MAX_HEAD_BYTES, Head
+from gpu_service.http.head import MAX_HEAD_BYTES, Head, is_host_valid, origin_form
 from gpu_service.http.refusals import Refusal
 from gpu_service.inference.calls import request_id_of
 
@@ -156,13 +156,15 @@ class Connection(asyncio.Protocol):
         length = headers.get("content-length", "0")
         head = Head(
             self._parser.get_method().decode("latin-1"),
-            self._target,
+            origin_form(self._target),
             headers,
             content_length=int(length) if length.isdecimal() and len(length) < 19 else 0,
             keep_alive=self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1",
             is_http_1_1=self._parser.get_http_version() == "1.1",
         )
         self._head = head
+        if not is_host_valid(self._headers, required=head.is_http_1_1):
+            raise Refusal.bad_host()
         self.server.route(head)
         if head.content_length > self.server.max_body_bytes:
             raise Refusal.body_too_large(head.content_length, self.server.max_body_bytes)

@@ -7,9 +7,9 @@ from typing import Any
 import orjson
 
 from gpu_service.http.exchange import Exchange, Headers
-from gpu_service.http.prediction import Report
 from gpu_service.http.responses import JSON
 from gpu_service.http.router import Handler
+from gpu_service.problems import Report
 from shared.codecs.json_documents import JsonLimits, loads
 from shared.domain.errors import SluiceError, WrongDtype
 

@@ -11,11 +11,11 @@ from typing import Any
 
 from gpu_service.http.documents import answer_json, answering, body_object
 from gpu_service.http.exchange import Exchange
-from gpu_service.http.prediction import Report
 from gpu_service.http.responses import JSON
 from gpu_service.http.router import Handler, Router
 from gpu_service.inference import describe
 from gpu_service.models.repository import ModelRepository
+from gpu_service.problems import Report
 from shared.domain.errors import InvalidRequest, ModelNotFound, NotFound
 
 _LONGEST_NAME = 256

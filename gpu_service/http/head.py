@@ -4,13 +4,16 @@ A client that keeps its connection repeats its headers byte for byte. Equal byte
 all that follows from the head alone (route, media types, custom attributes) need not run again.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
 MAX_HEAD_BYTES = 32 * 1024
 _MAX_KEPT_BYTES = 2048
 _MAX_KEPT = 512
+_ABSOLUTE = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
+_HOST = re.compile(rb"(?:\[[0-9A-Za-z:.]+\]|(?:[-\w.~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?", re.ASCII)
 # What differs from request to request: such heads would only push out the others.
 _PASSING = ("x-request-id", "traceparent")
 
@@ -83,6 +86,24 @@ class HeadCache:
         if len(self._heads) >= _MAX_KEPT:
             self._heads.clear()
         self._heads[raw] = head
+
+
+def origin_form(target: bytes) -> bytes:
+    """A request target without the scheme and authority that it may begin with (RFC 9112, section 3.2.2)."""
+    absolute = _ABSOLUTE.match(target)
+    if absolute is None:
+        return target
+    rest = target[absolute.end() :]
+    return rest if rest.startswith(b"/") else b"/" + rest
+
+
+def is_host_valid(headers: Sequence[tuple[bytes, bytes]], *, required: bool) -> bool:
+    """Whether there is at most one Host header, exactly one if `required`, with a value that it may have.
+
+    Source: RFC 9112, section 3.2, and RFC 3986, section 3.2.2.
+    """
+    hosts = [value for name, value in headers if name.lower() == b"host"]
+    return (len(hosts) == 1 and _HOST.fullmatch(hosts[0]) is not None) or not (hosts or required)
 
 
 def segment(text: str) -> str:

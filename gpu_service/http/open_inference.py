@@ -11,7 +11,6 @@ from typing import Any
 
 import orjson
 
-from gpu_service.content.formats import answer_format, v2_format
 from gpu_service.http import extensions
 from gpu_service.http.documents import answer_json, answering, answering_later, body_object
 from gpu_service.http.exchange import Exchange
@@ -25,6 +24,7 @@ from gpu_service.inference.calls import call_of
 from gpu_service.models.manager import ModelManager
 from gpu_service.models.repository import ModelRepository
 from gpu_service.problems import Problem, problem_of
+from shared.codecs.content.formats import answer_format, v2_format
 from shared.domain.errors import SluiceError, VersionNotFound, WrongDtype
 
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
@@ -145,4 +145,5 @@ def add_routes(
     router.add("POST", "/v2/repository/index", answering(door.index, error_report))
     router.add("POST", "/v2/repository/models/{model}/load", answering_later(door.load, error_report))
     router.add("POST", "/v2/repository/models/{model}/unload", answering_later(door.unload, error_report))
+    router.report_below("/v2", error_report)
     extensions.add_routes(router, repository, error_report, traced=predict.traced)

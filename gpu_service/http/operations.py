@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 from gpu_service.http.documents import answering_later
 from gpu_service.http.exchange import Exchange
-from gpu_service.http.prediction import problem_report
 from gpu_service.http.router import Router
+from gpu_service.inference.sessions import SessionStore
 from gpu_service.models.memory import MemoryBudget
 from gpu_service.models.repository import ModelRepository
+from gpu_service.problems import problem_report
 from gpu_service.scheduling.executor import Executor
 from gpu_service.telemetry.figures import ExecutorFigures, Figures, ModelFigures
 from gpu_service.telemetry.metrics import Metrics
@@ -30,6 +31,7 @@ class Reader:
         repository: ModelRepository,
         executor: Executor,
         budget: MemoryBudget,
+        sessions: SessionStore,
         tracer: "Tracer | None",
         router: Router,
         stuck_seconds: float,
@@ -38,6 +40,7 @@ class Reader:
         self._repository = repository
         self._executor = executor
         self._budget = budget
+        self._sessions = sessions
         self._tracer = tracer
         self._router = router
         self._stuck_seconds = stuck_seconds
@@ -54,7 +57,8 @@ class Reader:
         for (route, status), count in self._router.answers().items():
             self._stats.requests[route, str(status)] = count
         dropped = self._tracer.dropped if self._tracer else 0
-        return Figures(self._stats, models, executors, self._budget.limit, dropped)
+        sessions = self._sessions
+        return Figures(self._stats, models, executors, self._budget.limit, dropped, len(sessions), sessions.nbytes)
 
 
 def _figures(model: "ServedModel") -> ModelFigures:

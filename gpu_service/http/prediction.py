@@ -5,9 +5,6 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from gpu_service.content.answers import Headers as AnswerHeaders
-from gpu_service.content.answers import JsonLinesAnswer
-from gpu_service.content.formats import AnswerFormat, RequestFormat
 from gpu_service.http.exchange import Exchange
 from gpu_service.http.head import Head
 from gpu_service.http.streaming import StreamedPrediction, is_long
@@ -16,9 +13,12 @@ from gpu_service.inference.dataplane import DataPlane
 from gpu_service.inference.request import Call, InferenceRequest
 from gpu_service.logs import fields
 from gpu_service.models.errors import ModelEvicted
-from gpu_service.problems import MEDIA_TYPE, Problem, problem_of
+from gpu_service.problems import Report, problem_report
 from gpu_service.telemetry.tracing import Operation, http_operation
 from shared.codecs.compression import compress, decompress
+from shared.codecs.content.answers import Headers as AnswerHeaders
+from shared.codecs.content.formats import AnswerFormat, RequestFormat
+from shared.codecs.content.tables import JsonLinesAnswer
 from shared.codecs.json_documents import JsonLimits
 from shared.domain.errors import SluiceError
 
@@ -44,12 +44,6 @@ class Negotiated:
 
 
 Negotiate = Callable[[Head], Negotiated]
-Report = Callable[[SluiceError, str], tuple[Problem, str]]
-
-
-def problem_report(error: SluiceError, request_id: str) -> tuple[Problem, str]:
-    """An error as a problem document."""
-    return problem_of(error, request_id), MEDIA_TYPE
 
 
 class PredictionDoor:

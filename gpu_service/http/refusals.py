@@ -32,6 +32,12 @@ class Refusal(Exception):
         return cls(HTTPStatus.BAD_REQUEST, "malformed_http", "This is not a valid HTTP/1.1 request.")
 
     @classmethod
+    def bad_host(cls) -> Self:
+        """Whom the request is for cannot be told, or could be told in two ways."""
+        detail = "An HTTP/1.1 request must have exactly one Host header, with a host name and perhaps a port."
+        return cls(HTTPStatus.BAD_REQUEST, "malformed_http", detail)
+
+    @classmethod
     def head_too_large(cls, limit: int) -> Self:
         """Too many or too long headers."""
         detail = f"The request line and headers have more than {limit} bytes."

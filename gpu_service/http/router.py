@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Callable, Mapping
-from http import HTTPStatus
 
-from gpu_service.http.exchange import Exchange
+from gpu_service.http.exchange import Exchange, Headers
 from gpu_service.http.head import Head, segment
-from gpu_service.problems import MEDIA_TYPE, problem_document
+from gpu_service.problems import MethodNotAllowed, NoSuchRoute, Report, problem_report
+from shared.domain.errors import SluiceError
 
 Handler = Callable[[Exchange], None]
+
+_LONGEST_PATH = 200
 
 
 class Route:
@@ -28,8 +30,9 @@ class Router:
     def __init__(self) -> None:
         self._fixed: dict[str, dict[str, Route]] = {}
         self._named: list[tuple[re.Pattern[str], dict[str, Route]]] = []
-        self._unknown = Route("unknown", _no_such_route)
+        self._unknown = Route("unknown", self._no_such_route)
         self._refusing: dict[frozenset[str], Route] = {}
+        self._reports: dict[str, Report] = {}
 
     def add(self, method: str, pattern: str, handler: Handler) -> None:
         """Answer `method` on `pattern` with `handler`; GET answers HEAD too."""
@@ -38,6 +41,10 @@ class Router:
         methods[method] = route
         if method == "GET":
             methods["HEAD"] = route
+
+    def report_below(self, path: str, report: Report) -> None:
+        """Write the errors of this module with `report` for `path` and what lies below it, as its clients read them."""
+        self._reports[path] = report
 
     def _methods(self, pattern: str) -> dict[str, Route]:
         if "{" not in pattern:
@@ -79,7 +86,7 @@ class Router:
     def _refusal(self, methods: Mapping[str, Route]) -> Route:
         allowed = frozenset(methods)
         if allowed not in self._refusing:
-            self._refusing[allowed] = Route("unknown", _method_not_allowed(methods))
+            self._refusing[allowed] = Route("unknown", self._method_not_allowed(methods))
         return self._refusing[allowed]
 
     def _find(self, path: str) -> tuple[dict[str, Route] | None, Mapping[str, str]]:
@@ -94,21 +101,22 @@ class Router:
                 return methods, {name: segment(value) for name, value in match.groupdict().items()}
         return None, {}
 
+    def _no_such_route(self, exchange: Exchange) -> None:
+        head = exchange.head
+        self._refuse(exchange, NoSuchRoute(f"{head.method} {head.path[:_LONGEST_PATH]} is not served here."))
 
-def _no_such_route(exchange: Exchange) -> None:
-    detail = f"{exchange.head.method} {exchange.head.path[:200]} is not served here."
-    status = HTTPStatus.NOT_FOUND
-    problem = problem_document(status, "no_such_route", status.phrase, detail, "")
-    exchange.answer(problem.status, problem.body, MEDIA_TYPE)
+    def _method_not_allowed(self, methods: Mapping[str, Route]) -> Handler:
+        allowed = ", ".join(sorted(methods))
 
+        def answer(exchange: Exchange) -> None:
+            head = exchange.head
+            detail = f"{head.path[:_LONGEST_PATH]} takes {allowed}, not {head.method}."
+            self._refuse(exchange, MethodNotAllowed(detail), [("Allow", allowed)])
 
-def _method_not_allowed(methods: Mapping[str, Route]) -> Handler:
-    allowed = ", ".join(sorted(methods))
+        return answer
 
-    def answer(exchange: Exchange) -> None:
-        status = HTTPStatus.METHOD_NOT_ALLOWED
-        detail = f"{exchange.head.path[:200]} takes {allowed}, not {exchange.head.method}."
-        problem = problem_document(status, "method_not_allowed", status.phrase, detail, "")
-        exchange.answer(problem.status, problem.body, MEDIA_TYPE, [("Allow", allowed)])
-
-    return answer
+    def _refuse(self, exchange: Exchange, error: SluiceError, headers: Headers = ()) -> None:
+        path = exchange.head.path
+        reports = (report for top, report in self._reports.items() if path == top or path.startswith(f"{top}/"))
+        problem, media_type = next(reports, problem_report)(error, "")
+        exchange.answer(problem.status, problem.body, media_type, headers)

@@ -9,16 +9,18 @@ from http import HTTPStatus
 from pathlib import Path
 from time import monotonic
 
-from gpu_service.content.formats import answer_format, request_format
 from gpu_service.http.documents import answer_json, answering, answering_later, body_object, text_field
 from gpu_service.http.exchange import Exchange
 from gpu_service.http.head import Head
-from gpu_service.http.prediction import Negotiated, PredictionDoor, problem_report
+from gpu_service.http.prediction import Negotiated, PredictionDoor
 from gpu_service.http.router import Handler, Router
 from gpu_service.inference.calls import call_of
 from gpu_service.models.multi_model import MultiModel
 from gpu_service.models.repository import Entry, ModelRepository
+from gpu_service.problems import problem_report
 from gpu_service.scheduling.executor import Executor
+from gpu_service.telemetry.watchdog import stuck
+from shared.codecs.content.formats import answer_format, request_format
 from shared.domain.errors import InvalidRequest, ModelNotFound
 
 _MIB = 1024 * 1024
@@ -53,10 +55,8 @@ class Health:
     def _trouble(self) -> str:
         if self._draining():
             return "The container is stopping."
-        limit = monotonic() - self._stuck_seconds
-        for run in self._executor.running():
-            if run.started < limit:
-                return f"A run of {run.model.key.name} has taken more than {self._stuck_seconds:g} seconds."
+        for run in stuck(self._executor.running(), monotonic(), self._stuck_seconds):
+            return f"A run of {run.model.key.name} has taken more than {self._stuck_seconds:g} seconds."
         return self._repository.readiness().reason
 
     def __call__(self, exchange: Exchange) -> None:

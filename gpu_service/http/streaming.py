@@ -12,13 +12,14 @@ from http import HTTPStatus
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from gpu_service.content.answers import AnswerFormat
 from gpu_service.http.exchange import Exchange
-from gpu_service.inference.request import Call, Decoded, InferenceRequest
+from gpu_service.inference.request import Call, InferenceRequest
 from gpu_service.logs import fields
 from gpu_service.models.errors import ModelEvicted
 from gpu_service.problems import MEDIA_TYPE, problem_of
 from gpu_service.scheduling.errors import CallerGone
+from shared.codecs.content.answers import AnswerFormat
+from shared.codecs.content.decoded import Decoded
 from shared.domain.errors import SluiceError
 from shared.domain.signature import Signature
 from shared.domain.validation import Inputs

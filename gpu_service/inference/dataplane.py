@@ -6,13 +6,14 @@ from math import inf
 from time import monotonic
 from typing import Any
 
-from gpu_service.inference.request import LEAST_PRIORITY, Call, Decoded, InferenceRequest
+from gpu_service.inference.request import LEAST_PRIORITY, Call, InferenceRequest
 from gpu_service.inference.sessions import Session
 from gpu_service.models.errors import ModelEvicted
 from gpu_service.models.manager import ModelManager
 from gpu_service.models.repository import ModelRepository
 from gpu_service.models.served_model import ServedModel
-from shared.domain.errors import SluiceError, UnknownField, WrongDtype, pointer
+from shared.codecs.content.decoded import Decoded, check_outputs, whole_parameter
+from shared.domain.errors import SluiceError
 
 Decode = Callable[[ServedModel], Decoded]
 Done = Callable[[InferenceRequest], None]
@@ -50,7 +51,7 @@ class DataPlane:
         """
         inputs = model.checker(decoded.inputs)
         if decoded.outputs:
-            _check_outputs(decoded.outputs, model.signature.output_names)
+            check_outputs(decoded.outputs, model.signature.output_names)
         nbytes = 0
         for array in inputs.values():
             nbytes += array.nbytes
@@ -109,30 +110,14 @@ class DataPlane:
         return request
 
 
-def _check_outputs(wanted: tuple[str, ...], known: tuple[str, ...]) -> None:
-    for position, name in enumerate(wanted):
-        if name not in known:
-            detail = f"{name!r} is not an output of this model; it has {', '.join(known)}"
-            raise UnknownField.at(pointer("/outputs", position), detail)
-
-
 def _apply(parameters: Any, request: InferenceRequest) -> None:
     """The protocol's own parameters: `timeout` in microseconds and `priority`, of which 0 means the default.
 
     Source: Triton Inference Server, "Schedule Policy Extension".
     """
-    timeout = _whole(parameters, "timeout", 2**63)
+    timeout = whole_parameter(parameters, "timeout", 2**63)
     if timeout:
         request.deadline = min(request.deadline, request.arrived + timeout / 1e6)
-    priority = _whole(parameters, "priority", LEAST_PRIORITY)
+    priority = whole_parameter(parameters, "priority", LEAST_PRIORITY)
     if priority:
         request.priority = priority
-
-
-def _whole(parameters: Any, name: str, most: int) -> int:
-    value = parameters.get(name, 0)
-    if isinstance(value, str) and value.isdecimal() and len(value) < 20:
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
-        raise WrongDtype.at(f"/parameters/{name}", f"must be a whole number from 0 to {most}")
-    return value

@@ -6,12 +6,11 @@ Extension", "Statistics Extension", "Trace Extension", "Logging Extension".
 """
 
 import logging
-from collections.abc import Iterable
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from gpu_service.inference.request import DEFAULT_PRIORITY, LEAST_PRIORITY
+from shared.codecs import v2_metadata
+from shared.codecs.v2_metadata import PLATFORM, dims
 from shared.domain.dtypes import DType
 from shared.domain.errors import ModelNotFound
 from shared.domain.signature import Signature, TensorSpec
@@ -33,7 +32,6 @@ EXTENSIONS = (
     "statistics",
     "trace",
 )
-PLATFORM = "onnxruntime_onnx"
 _INFER_TIMES = (
     "success",
     "fail",
@@ -48,19 +46,14 @@ _INFER_TIMES = (
 
 def server_metadata() -> dict[str, Any]:
     """Name, version and extensions of this server."""
-    return {"name": "sluice", "version": _own_version(), "extensions": list(EXTENSIONS)}
+    return v2_metadata.server_metadata(EXTENSIONS)
 
 
 def model_metadata(model: "ServedModel", repository: "ModelRepository") -> dict[str, Any]:
     """The outer signature of a model, and the versions that are served; -1 is a dimension of any size."""
     name = model.key.name
-    return {
-        "name": name,
-        "versions": [str(entry.key.version) for entry in repository.entries(name) if entry.offered],
-        "platform": PLATFORM,
-        "inputs": [_tensor_metadata(spec) for spec in model.signature.inputs],
-        "outputs": [_tensor_metadata(spec) for spec in model.signature.outputs],
-    }
+    versions = [entry.key.version for entry in repository.entries(name) if entry.offered]
+    return v2_metadata.model_metadata(name, versions, model.signature)
 
 
 def model_config(model: "ServedModel") -> dict[str, Any]:
@@ -133,26 +126,10 @@ def log_settings() -> dict[str, bool | int | str]:
     }
 
 
-@cache
-def _own_version() -> str:
-    try:
-        return version("sluice")
-    except PackageNotFoundError:  # copied into an image instead of installed
-        return "0"
-
-
-def _tensor_metadata(spec: TensorSpec) -> dict[str, Any]:
-    return {"name": spec.name, "datatype": spec.dtype.value, "shape": _dims(spec.shape)}
-
-
 def _tensor_config(spec: TensorSpec, signature: Signature) -> dict[str, Any]:
     kind = "STRING" if spec.dtype is DType.BYTES else spec.dtype.value
     shape = spec.shape[1:] if signature.has_rows(spec) else spec.shape
-    return {"name": spec.name, "data_type": f"TYPE_{kind}", "dims": _dims(shape)}
-
-
-def _dims(shape: Iterable[int | None]) -> list[int]:
-    return [-1 if dim is None else dim for dim in shape]
+    return {"name": spec.name, "data_type": f"TYPE_{kind}", "dims": dims(shape)}
 
 
 def _model_statistics(model: "ServedModel") -> dict[str, Any]:

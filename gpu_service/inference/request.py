@@ -3,14 +3,15 @@
 These objects are made for every request: plain classes with slots, since frozen dataclasses take three times as long.
 """
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from shared.codecs.content.decoded import Decoded
 from shared.domain.errors import SluiceError
 from shared.domain.tensors import Array, Tensors
-from shared.domain.validation import Inputs, Locate
+from shared.domain.validation import Locate
 
 if TYPE_CHECKING:
     from gpu_service.models.served_model import ServedModel
@@ -49,34 +50,12 @@ class Call:
         self.session = session
 
 
-class Decoded:
-    """A decoded body: its tensors, the outputs that it wants (empty: all), and the protocol's id and parameters.
-
-    `binary_outputs` says which outputs are wanted as raw bytes; True or False for all of them.
-    """
-
-    __slots__ = ("binary_outputs", "id", "inputs", "outputs", "parameters")
-
-    def __init__(
-        self,
-        inputs: Inputs,
-        outputs: tuple[str, ...] = (),
-        id: str = "",  # noqa: A002 - the protocol's name
-        parameters: Mapping[str, Any] | None = None,
-        binary_outputs: Mapping[str, bool] | bool = False,
-    ) -> None:
-        self.inputs = inputs
-        self.outputs = outputs
-        self.id = id
-        self.parameters: Mapping[str, Any] = {} if parameters is None else parameters
-        self.binary_outputs = binary_outputs
-
-
 class InferenceRequest:
     """One request on its way; belongs to the event loop, but for the batch that runs it.
 
     Times are those of `time.monotonic`, in seconds, 0 where a step was not reached. `inputs` have the signature's
     shapes and dtypes, their values are checked with the batch. Only requests with an equal `shape_key` share a batch.
+    A run has to begin `lead` seconds before the deadline, and is expected to by `begins_by` where that is close to it.
     Exactly one of `result` and `error` is set when `done` is called, which happens once, on the event loop. `context`
     is the transport's own.
     """
@@ -84,6 +63,7 @@ class InferenceRequest:
     __slots__ = (
         "answered",
         "arrived",
+        "begins_by",
         "cancelled",
         "context",
         "deadline",
@@ -93,6 +73,7 @@ class InferenceRequest:
         "error",
         "finished",
         "inputs",
+        "lead",
         "locate",
         "model",
         "nbytes",
@@ -139,6 +120,8 @@ class InferenceRequest:
         self.rows = rows
         self.nbytes = nbytes
         self.shape_key = shape_key
+        self.lead = 0.0
+        self.begins_by = 0.0
         self.cancelled = False
         self.answered = False
         self.result: Tensors | None = None

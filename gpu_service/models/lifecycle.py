@@ -16,7 +16,7 @@ from shared.domain.errors import BackendTimeout, InvalidPackage, SluiceError
 if TYPE_CHECKING:
     from gpu_service.models.memory import MemoryBudget
     from gpu_service.models.repository import Entry, ModelRepository
-    from gpu_service.models.served_model import ServedModel
+    from gpu_service.models.served_model import ModelKey, ServedModel
     from gpu_service.models.sources.source import Found
 
 _log = logging.getLogger(__name__)
@@ -39,7 +39,8 @@ class Lifecycle:
     """Belongs to the event loop. Packages are fetched side by side; models are loaded one after another, in one thread.
 
     `pinned` names models that are never evicted. `drain_seconds` bounds how long an unloading is waited for; what runs
-    longer gives its memory back later.
+    longer gives its memory back later. `gone` is called with a version that is unloaded, or that another revision
+    replaces: what is kept for its callers is of no use any more. Of one that is evicted they learn nothing.
     """
 
     def __init__(
@@ -50,12 +51,14 @@ class Lifecycle:
         *,
         pinned: frozenset[str] = frozenset(),
         drain_seconds: float = 30.0,
+        gone: "Callable[[ModelKey], None]" = lambda _: None,
     ) -> None:
         self.budget = budget
         self._repository = repository
         self._loader = loader
         self._pinned = pinned
         self._drain_seconds = drain_seconds
+        self._gone = gone
         self._turn = asyncio.Lock()
         self._loading = ThreadPoolExecutor(1, "model-load")
         self._fetching = ThreadPoolExecutor(_FETCHERS, "model-fetch")
@@ -119,6 +122,8 @@ class Lifecycle:
     def withdraw(self, entry: "Entry", reason: str, *, evicted: bool = False) -> "asyncio.Task[None] | None":
         """Give a version no further request; the task ends once it has given its memory back."""
         served = self._repository.withdraw(entry, reason, evicted=evicted)
+        if not evicted:
+            self._gone(entry.key)
         return None if served is None else self._retire(served, entry)
 
     async def unload(self, entry: "Entry", reason: str) -> None:
@@ -154,7 +159,10 @@ class Lifecycle:
         except SluiceError:
             await self._close(served)
             raise
+        changed = entry.found.revision != revision
         before = self._repository.serve(entry, served, package.found)
+        if changed:
+            self._gone(entry.key)
         if before is not None:
             self._retire(before, entry)
 

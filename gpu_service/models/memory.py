@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shared.adapters.cgroups import CGROUPS, PROC, own_groups, read
+
 if TYPE_CHECKING:
     from gpu_service.models.served_model import ServedModel
 
@@ -43,39 +45,16 @@ class MemoryBudget:
         self.used -= self._costs.pop(served)
 
 
-def memory_limit(setting: int, proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:
+def memory_limit(setting: int, proc: Path = PROC, cgroups: Path = CGROUPS) -> int:
     """The budget in bytes: `setting`, or if it is 0, 80 % of what the cgroups and the machine allow this process."""
     if setting:
         return setting
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limits = (_limit(folder) for folder in _own_groups(proc, cgroups))
+    limits = (_limit(folder) for folder in own_groups("memory", proc, cgroups))
     return int(_SHARE * min([machine, *(limit for limit in limits if limit is not None)]))
-
-
-def _own_groups(proc: Path, cgroups: Path) -> list[Path]:
-    """Folders of the cgroups that bound this process's memory, from its own up to the root."""
-    folders: list[Path] = []
-    for line in _read(proc / "self" / "cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            root = cgroups
-        elif "memory" in controllers.split(","):
-            root = cgroups / "memory"
-        else:
-            continue
-        own = Path(path.lstrip("/"))
-        folders += [root / part for part in (own, *own.parents)]
-    return folders
 
 
 def _limit(folder: Path) -> int | None:
     """Bytes that a cgroup allows; None if it sets no limit."""
-    text = _read(folder / "memory.max") or _read(folder / "memory.limit_in_bytes")
+    text = read(folder / "memory.max") or read(folder / "memory.limit_in_bytes")
     return int(text) if text.isdecimal() else None
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""

@@ -205,8 +205,3 @@ class Batch:
         batch = BatchRows(outputs)
         for row, request in enumerate(self.requests):
             request.result = RowOutputs(batch, row)
-
-    def halves(self) -> "tuple[Batch, Batch]":
-        """The batch as two, at least one request in each; for the retry of one that failed. Needs two requests."""
-        middle = (len(self.requests) + 1) // 2
-        return Batch(self.requests[:middle], self._plan), Batch(self.requests[middle:], self._plan)

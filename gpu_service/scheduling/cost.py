@@ -10,6 +10,8 @@ _CLASSES = 25  # up to 2^24 rows
 _WEIGHT = 0.1  # of a new run in its class's average
 _OUTLIER = 4.0  # a run counts at most as so many times the average: a machine that was busy elsewhere says little
 _GAIN = 0.97  # a larger batch must be this much quicker per row, else the smaller one answers sooner
+_SHARE, _MOST_SHARE = 0.25, 0.5  # of the time that there is for an answer, for the run of its batch
+_HALF = 0.55
 _REFIT_RUNS = 32
 _EXPLORE_RUNS = 256
 _EXPLORE_BATCHES = 3
@@ -84,35 +86,52 @@ class CostModel:
             return seconds if seconds > 0.0 else 0.0
         return self._a + self._b * rows
 
-    def best_rows(self, limit: int) -> int:
+    def best_rows(self, limit: int, seconds: float = inf) -> int:
         """The rows of the batch, at most `limit`, that is quickest per row; of those close to it the smallest.
 
         The next larger size counts as quicker until it was tried, and now and then a neighbouring size is tried again.
+        Where there are so many `seconds` for an answer, it leaves time to wait for others: half of them, or where
+        smaller batches are hardly slower three quarters.
         """
         if limit <= 1 or not self._runs:
             return limit
         size = self._best if self._exploring < 0 else self._exploring
         rows: int = 1 << size
-        return rows if rows < limit else limit
+        rows = rows if rows < limit else limit
+        while rows > 1 and seconds != inf:
+            run = self.predict(rows)
+            if run <= (_SHARE if self._halves_well(rows) else _MOST_SHARE) * seconds:
+                break
+            rows //= 2
+        return rows
+
+    def _halves_well(self, rows: int) -> bool:
+        """Whether half a batch takes about half of its time."""
+        return self._a + self._b * (rows // 2) <= _HALF * (self._a + self._b * rows)
 
     def predicted_finish(self, *, rows: int, waiting: int, running: int, callers: int, limit: int = 1 << 24) -> float:
-        """Seconds until a new request of `rows` would have its answer, 0 if nothing is known yet.
+        """Seconds until a new request of `rows` would have its answer, 0 if nothing is known yet; see `plan`."""
+        return sum(self.plan(rows=rows, waiting=waiting, running=running, callers=callers, limit=limit))
+
+    def plan(
+        self, *, rows: int, waiting: int, running: int, callers: int, limit: int = 1 << 24, seconds: float = inf
+    ) -> tuple[float, float]:
+        """Seconds until the run of a new request of `rows` would begin, and those of the run; 0 if nothing is known.
 
         `waiting` rows are served before it, `running` ones are in sessions now, half done on average; up to `callers`
-        batches of at most `limit` rows run side by side.
+        batches of at most `limit` rows run side by side. Where it has to wait, others will fill its batch meanwhile.
+        There are `seconds` for its answer.
         """
         if not self._runs:
-            return 0.0
-        full = self.best_rows(limit)
+            return 0.0, 0.0
+        full = self.best_rows(limit, seconds)
         ahead, rest = divmod(waiting, full)
         if rest + rows > full and rest:  # it does not fit beside the last of those
             ahead, rest = ahead + 1, 0
-        seconds = self.predict(rest + rows)
-        if ahead:
-            seconds += ahead * self.predict(full) / callers
+        wait = ahead * self.predict(full) / callers if ahead else 0.0
         if running:
-            seconds += self.predict(-(-running // callers)) * (0.5 if running >= callers else 0.5 * running / callers)
-        return seconds
+            wait += self.predict(-(-running // callers)) * (0.5 if running >= callers else 0.5 * running / callers)
+        return wait, self.predict(max(rest + rows, full) if wait else rest + rows)
 
     def may_probe(self) -> bool:
         """Whether a request may run though it is predicted to miss its deadline: once in some calls.

@@ -8,6 +8,7 @@ class Overloaded(BackendUnavailable):
 
     code = "overloaded"
     title = "Overloaded"
+    retry_after_s: float
 
     def __init__(self, detail: str, *, retry_after_s: float) -> None:
         super().__init__(detail)

@@ -193,7 +193,8 @@ class Pool:
         """The rows of the next batch: an equal share for each free caller, within what pays and what may be."""
         batching, waiting = queue.batching, queue.fair.rows
         callers = min(self._free, batching.callers - queue.running_batches)
-        rows = min(-(-waiting // callers), queue.cost.best_rows(min(waiting, batching.max_rows)))
+        best = queue.cost.best_rows(min(waiting, batching.max_rows), queue.seconds_to_answer) if waiting else 1
+        rows = min(-(-waiting // callers), best)
         while rows > 1 and queue.cost.predict(rows) > batching.max_seconds:
             rows //= 2
         return max(rows, 1)

@@ -23,13 +23,17 @@ _IDLE_TAGS = 256
 
 
 class Waiting(Protocol):
-    """What the queue needs to know of a request; see `gpu_service.inference.request.InferenceRequest`."""
+    """What the queue needs to know of a request; see `gpu_service.inference.request.InferenceRequest`.
+
+    A run that begins less than `lead` seconds before the deadline would not be over in time.
+    """
 
     tenant: str
     priority: int
     rows: int
     nbytes: int
     deadline: float
+    lead: float
     cancelled: bool
     shape_key: Hashable
 
@@ -114,7 +118,7 @@ class FairQueue(Generic[R]):
         self.nbytes += request.nbytes
 
     def take(self, now: float, max_rows: int, max_bytes: int) -> tuple[list[R], list[R]]:
-        """The requests of the next batch, and those met on the way that are cancelled or past their deadline at `now`.
+        """The requests of the next batch, and those met on the way that are cancelled or too late to begin at `now`.
 
         The first in line decides: others join it that have an equal shape key and fit within the bounds. A first one
         that is over them itself goes alone. What is passed over keeps its place.
@@ -139,7 +143,7 @@ class FairQueue(Generic[R]):
         return requests
 
     def remove_expired(self, now: float) -> list[R]:
-        """Take out what is cancelled or past its deadline at `now`."""
+        """Take out what is cancelled, or so close to its deadline at `now` that it is too late to begin."""
         self._line_up()
         removed: list[R] = []
         for entry in self._heap:
@@ -160,6 +164,11 @@ class FairQueue(Generic[R]):
         return removed
 
     @property
+    def first(self) -> R:
+        """Who is served next, or nearly so: of the last arrivals only the first is looked at. Needs one that waits."""
+        return self._heap[0][3].requests[0] if self._heap else self._arrivals[0]
+
+    @property
     def tenants(self) -> int:
         """How many tenants have requests waiting."""
         self._line_up()
@@ -169,11 +178,6 @@ class FairQueue(Generic[R]):
         """How many requests of `tenant` wait."""
         self._line_up()
         return self._requests_of.get(tenant, 0)
-
-    def tenant_rows(self, tenant: str) -> int:
-        """How many rows of `tenant` wait."""
-        self._line_up()
-        return sum(line.rows for level in self._levels.values() if (line := level.lines.get(tenant)))
 
     def rows_ahead(self, tenant: str, priority: int) -> int:
         """About how many of the waiting rows would be served before a new request of `tenant`.
@@ -227,7 +231,7 @@ class FairQueue(Generic[R]):
         while heap and len(passed) < _MAX_PASSED and (not batch or (rows < max_rows and nbytes < max_bytes)):
             priority, position, _, line = heap[0]
             request = line.requests.popleft()
-            if request.cancelled or request.deadline <= now:
+            if request.cancelled or request.deadline - request.lead <= now:
                 dropped.append(request)
                 self._leave(line, request)
             elif not batch or (
@@ -308,12 +312,12 @@ class FairQueue(Generic[R]):
 def _part(requests: "list[R] | deque[R]", now: float) -> tuple[list[R], list[R]]:
     """Those that somebody waits for, and the others."""
     for request in requests:
-        if request.cancelled or request.deadline <= now:
+        if request.cancelled or request.deadline - request.lead <= now:
             break
     else:
         return (requests if isinstance(requests, list) else list(requests)), []
     alive: list[R] = []
     dead: list[R] = []
     for request in requests:
-        (dead if request.cancelled or request.deadline <= now else alive).append(request)
+        (dead if request.cancelled or request.deadline - request.lead <= now else alive).append(request)
     return alive, dead

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from gpu_service.scheduling.cost import CostModel
 from gpu_service.scheduling.errors import CallerGone, DeadlinePassed, Overloaded, TenantOverloaded
 from gpu_service.scheduling.fair_queue import FairQueue
+from gpu_service.scheduling.margin import WaitMargin
 
 if TYPE_CHECKING:
     from gpu_service.inference.request import InferenceRequest
@@ -21,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 _MAX_BATCH_BYTES = 256 * 1024 * 1024
 # What is predicted to be done just in time is as often late: work that was begun for nothing.
-_MARGIN = 1.25
+_RUN_MARGIN = 1.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class ModelQueue:
     """Belongs to the event loop."""
 
     __slots__ = (
+        "_begun",
         "_drained",
         "_executor",
         "_limits",
@@ -60,6 +62,7 @@ class ModelQueue:
         "cost",
         "fair",
         "inline_from",
+        "margin",
         "model",
         "ready",
         "running_batches",
@@ -75,11 +78,13 @@ class ModelQueue:
         self._executor = executor
         self._limits = limits
         self._drained: list[Future[None]] = []
+        self._begun = 0.0  # when the youngest batch was taken
         self.batching = batching
         self.cost = cost
         self.stats = stats
         self.fair: FairQueue[InferenceRequest] = FairQueue()
         self.inline_from = 0.0
+        self.margin = WaitMargin()
         self.ready = False
         self.running_batches = 0
         self.running_rows = 0
@@ -111,48 +116,78 @@ class ModelQueue:
                 detail = "This tenant has its share of this model's queue, and others wait too."
                 raise TenantOverloaded(detail, retry_after_s=self._wait(request.tenant, request.priority, 1))
         if request.deadline != inf:
-            self.check_deadline(request.deadline, request.tenant, request.priority, request.rows)
+            request.lead, request.begins_by = self.check_deadline(
+                request.deadline, request.tenant, request.priority, request.rows
+            )
 
-    def check_deadline(self, deadline: float, tenant: str, priority: int, rows: int = 1) -> None:
+    def check_deadline(self, deadline: float, tenant: str, priority: int, rows: int = 1) -> tuple[float, float]:
         """Raise DeadlinePassed or Overloaded if a request of this kind would not be answered by `deadline`.
 
-        Before a body is decoded it is asked for one row: to refuse must cost far less than to serve.
+        Before a body is decoded it is asked for one row: to refuse must cost far less than to serve. Returns the
+        request's `lead` and `begins_by`.
         """
-        left = deadline - monotonic()
+        now = monotonic()
+        left = deadline - now
         if left <= 0:
             raise DeadlinePassed("The caller's deadline had passed when the request came.")
-        wait = self._wait(tenant, priority, rows)
+        wait, run = self._plan(tenant, priority, rows, left)
+        longest = wait * self.margin.factor
+        if longest + run * _RUN_MARGIN <= left:
+            # Only a wait that comes close to its limit says how far such ones can be trusted.
+            return run, now + longest if 2 * longest > left else 0.0
         # While something runs the prediction is corrected by that; else one that is wrong would stand for ever.
-        if wait * _MARGIN > left and not (self.idle and self.cost.may_probe()):
-            detail = f"The answer would take {wait * 1e3:.0f} ms; the deadline leaves {left * 1e3:.0f} ms."
-            raise Overloaded(detail, retry_after_s=max(wait - left, 0.0))
+        if self.idle and self.cost.may_probe():
+            return 0.0, 0.0
+        detail = f"The answer would take {(wait + run) * 1e3:.0f} ms; the deadline leaves {left * 1e3:.0f} ms."
+        raise Overloaded(detail, retry_after_s=max(wait + run - left, 0.0))
 
     def _wait(self, tenant: str, priority: int, rows: int) -> float:
         """Seconds until such a request would be answered, as far as can be told."""
+        return sum(self._plan(tenant, priority, rows, inf))
+
+    def _plan(self, tenant: str, priority: int, rows: int, seconds: float) -> tuple[float, float]:
+        """Seconds until its run would begin, and those that it would take, where there are `seconds` for both."""
         fair, batching = self.fair, self.batching
         waiting = fair.rows_ahead(tenant, priority) if fair else 0
-        return self.cost.predicted_finish(
+        wait, run = self.cost.plan(
             rows=rows,
             waiting=waiting,
             running=self.running_rows,
             callers=batching.callers,
             limit=batching.max_rows,
+            seconds=seconds,
         )
+        if self.running_batches >= batching.callers:
+            # Even the youngest batch takes longer than it should: as much longer again, as far as can be told.
+            should = self.cost.predict(-(-self.running_rows // self.running_batches))
+            wait = max(wait, monotonic() - self._begun - should)
+        return wait, run
+
+    @property
+    def seconds_to_answer(self) -> float:
+        """The whole time that the caller of the next request gave for its answer. Needs one that waits."""
+        first = self.fair.first
+        return first.deadline - first.arrived
 
     def take(self, max_rows: int) -> "list[InferenceRequest]":
         """The requests of the next batch; those that nobody needs any more are answered and left out."""
-        taken, dropped = self.fair.take(monotonic(), max_rows, self.batching.max_bytes)
+        now = monotonic()
+        taken, dropped = self.fair.take(now, max_rows, self.batching.max_bytes)
         for request in dropped:
             self.drop(request)
         if dropped and self._drained:
             self._wake_waiters()
         if taken:
+            self._begun = now
             self.running_batches += 1
             self.running_rows += sum(request.rows for request in taken)
+            begins_by = taken[0].begins_by
+            if begins_by:
+                self.margin.learn(kept=now <= begins_by)
         return taken
 
     def sweep(self, now: float) -> None:
-        """Answer the waiting requests whose deadline has passed."""
+        """Answer the waiting requests whose deadline has passed, or would have before they were answered."""
         for request in self.fair.remove_expired(now):
             self.drop(request)
         if self._drained:
@@ -160,8 +195,13 @@ class ModelQueue:
 
     def drop(self, request: "InferenceRequest") -> None:
         """Answer a request that did not run, or whose run is of no use any more."""
+        if request.begins_by and not request.started and not request.cancelled:
+            self.margin.learn(kept=False)
         if request.cancelled:
             request.error = CallerGone("The caller has gone.")
+        elif request.deadline > monotonic():
+            detail = "The answer would have come after the deadline: the requests ahead took longer than expected."
+            request.error = Overloaded(detail, retry_after_s=request.lead)
         else:
             request.error = DeadlinePassed("The caller's deadline passed before the model answered.")
         self._answer(request)

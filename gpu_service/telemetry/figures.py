@@ -33,10 +33,15 @@ class ExecutorFigures(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """All of it. `memory_budget_bytes` bounds the models' bytes; None where there is no bound."""
+    """All of it. `memory_budget_bytes` bounds the models' bytes; None where there is no bound.
+
+    `sessions` are those that are open, `session_bytes` those of the state that is kept for them.
+    """
 
     server: ServerStats
     models: Sequence[ModelFigures] = ()
     executors: Sequence[ExecutorFigures] = ()
     memory_budget_bytes: int | None = None
     traces_dropped: int = 0
+    sessions: int = 0
+    session_bytes: int = 0

@@ -6,13 +6,13 @@ only take memory.
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpu_service.telemetry.families import add_histogram, counter, gauge, histogram_family, label, pause
 from gpu_service.telemetry.figures import ExecutorFigures, Figures, ModelFigures
 from gpu_service.telemetry.gpu import Gpu, GpuSampler, find_reader
 from gpu_service.telemetry.measures import Duration, Histogram
+from gpu_service.telemetry.memory import pss_bytes
 from gpu_service.telemetry.stats import ModelStats, ServerStats
 
 if TYPE_CHECKING:
@@ -195,6 +195,8 @@ def _memory(figures: Figures) -> Iterator["Metric"]:
     budget = figures.memory_budget_bytes
     text = "What the models may take in all."
     yield gauge("memory_budget_bytes", text, (), [] if budget is None else [((), budget)])
+    yield gauge("sessions", "Sessions that are open.", (), [((), figures.sessions)])
+    yield gauge("session_bytes", "Bytes of state that is kept for them.", (), [((), figures.session_bytes)])
     yield counter("traces_dropped", "Traces lost to a full queue.", (), [((), figures.traces_dropped)])
 
 
@@ -208,18 +210,6 @@ def _gpus(gpus: Sequence[Gpu]) -> Iterator["Metric"]:
     for name, text, read in told:
         values = [((gpu.number, gpu.uuid), value) for gpu in gpus if (value := read(gpu)) is not None]
         yield gauge(name, text, names, values)
-
-
-def pss_bytes() -> int | None:
-    """The proportional set size of this process; None where the system does not tell it (not Linux, or forbidden)."""
-    try:
-        text = Path("/proc/self/smaps_rollup").read_text(encoding="ascii")
-    except OSError:
-        return None
-    for line in text.splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    return None
 
 
 def _rows(batches: dict[int, Duration], rows: int) -> Histogram:

@@ -174,7 +174,6 @@ class ServerStats:
         "connections_total",
         "in_flight",
         "loop_lag",
-        "loop_lag_last",
         "requests",
         "sheds",
     )
@@ -188,7 +187,6 @@ class ServerStats:
         self.bytes_in = 0
         self.bytes_out = 0
         self.loop_lag = Histogram()
-        self.loop_lag_last = 0.0
 
     def opened(self, transport: str) -> None:
         """Count a connection of `http` or `grpc` that begins."""
@@ -213,7 +211,6 @@ class ServerStats:
     def lag(self, seconds: float) -> None:
         """Take a sample of how late the event loop was."""
         self.loop_lag.observe(seconds)
-        self.loop_lag_last = seconds
 
 
 def _count(counts: dict[Key, int], key: Key, other: Key) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from infra.cli import doctor, env, invoke, keys, logs, models, predict, publish, stack
+from infra.cli import audit, doctor, env, invoke, keys, logs, models, plans, predict, publish, stack, tenants
 from infra.cli.output import Failure
 from shared.domain.errors import SluiceError
 
@@ -80,11 +80,34 @@ app.command(help=invoke.HELP)(invoke.invoke)
 app.command(help=logs.HELP)(logs.logs)
 app.command(help=env.HELP)(env.env)
 app.command(help=doctor.HELP)(doctor.doctor)
-_keys = typer.Typer(
-    help=keys.GROUP_HELP, no_args_is_help=True, rich_markup_mode=None, context_settings={"max_content_width": 100}
-)
-_keys.command("create", help=keys.HELP)(keys.create)
-app.add_typer(_keys, name="keys")
+
+
+def _group(name: str, summary: str) -> typer.Typer:
+    group = typer.Typer(
+        help=summary, no_args_is_help=True, rich_markup_mode=None, context_settings={"max_content_width": 100}
+    )
+    app.add_typer(group, name=name)
+    return group
+
+
+_tenants = _group("tenants", tenants.GROUP_HELP)
+_tenants.command("create", help=tenants.CREATE_HELP)(tenants.create)
+_tenants.command("list", help=tenants.LIST_HELP)(tenants.list_)
+_tenants.command("show", help=tenants.SHOW_HELP)(tenants.show)
+_tenants.command("update", help=tenants.UPDATE_HELP)(tenants.update)
+_tenants.command("usage", help=tenants.USAGE_HELP)(tenants.usage)
+_plans = _group("plans", plans.GROUP_HELP)
+_plans.command("list", help=plans.LIST_HELP)(plans.list_)
+_plans.command("set", help=plans.SET_HELP)(plans.set_)
+_keys = _group("keys", keys.GROUP_HELP)
+_keys.command("create", help=keys.CREATE_HELP)(keys.create)
+_keys.command("list", help=keys.LIST_HELP)(keys.list_)
+_keys.command("rotate", help=keys.ROTATE_HELP)(keys.rotate)
+_keys.command("revoke", help=keys.REVOKE_HELP)(keys.revoke)
+_keys.command("bind-role", help=keys.BIND_ROLE_HELP)(keys.bind_role)
+_audit = _group("audit", audit.GROUP_HELP)
+_audit.command("verify", help=audit.VERIFY_HELP)(audit.verify)
+_audit.command("show", help=audit.SHOW_HELP)(audit.show)
 
 if __name__ == "__main__":
     app()

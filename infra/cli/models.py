@@ -8,6 +8,7 @@ import typer
 from infra.cli.api_client import Api
 from infra.cli.options import JsonOption, KeyOption, UrlOption, help_text
 from infra.cli.output import console, messages, plain, print_json, size_text
+from infra.cli.tables import print_table
 
 HELP = help_text(
     "List the published models, or show one of them.",
@@ -40,7 +41,7 @@ def _show_list(found: Sequence[Mapping[str, Any]]) -> None:
     if not found:
         messages.print("No model is published yet. Publish one with `sluice publish MODEL.onnx`.")
         return
-    _table(
+    print_table(
         ("name", "version", "placement", "stage", "published", "description"),
         [
             [item["name"], item["version"], item["placement"], item["stage"], item["created_at"], item["description"]]
@@ -68,10 +69,10 @@ def _show_model(document: Mapping[str, Any]) -> None:
         "author": metadata.get("author"),
         "licence": metadata.get("licence"),
     }
-    _table(("", ""), [[name, value] for name, value in facts.items() if value])
+    print_table(("", ""), [[name, value] for name, value in facts.items() if value])
     signature = document["signature"]
     console.print()
-    _table(
+    print_table(
         ("", "name", "type", "shape", "holds"),
         [
             [kind, spec["name"], spec["dtype"], _shape(spec, batched=signature["batched"]), _meaning(spec)]
@@ -107,15 +108,3 @@ def _meaning(spec: Mapping[str, Any]) -> str:
     if spec.get("minimum") is not None or spec.get("maximum") is not None:
         parts.append(f"{spec.get('minimum', '')} … {spec.get('maximum', '')}".replace("None", ""))
     return "; ".join(parts)
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    from rich.table import Table
-    from rich.text import Text  # a plain string would be taken for markup
-
-    table = Table(box=None, pad_edge=False, header_style="bold", show_header=any(header))
-    for name in header:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(plain(str(value))) for value in row))
-    console.print(table)

@@ -51,6 +51,18 @@ def bucket_is_versioned(bucket: ResourceSpec) -> bool:
     return bool(versioning.get("Status") == "Enabled")
 
 
+def bucket_has_object_lock(bucket: ResourceSpec) -> bool:
+    """Whether objects of the bucket can be locked, which also versions it."""
+    return bucket.properties.get("ObjectLockEnabled") in {True, "true"}
+
+
+def default_retention(bucket: ResourceSpec) -> dict[str, Any]:
+    """How long every new object is locked, as PutObjectLockConfiguration takes it; empty without a rule."""
+    rule = bucket.properties.get("ObjectLockConfiguration", {}).get("Rule", {})
+    retention = rule.get("DefaultRetention", {})
+    return {name: value if name == "Mode" else int(value) for name, value in retention.items()}
+
+
 def queue_attributes(queue: ResourceSpec, *, redrive: bool = False) -> dict[str, str]:
     """Attributes of CreateQueue, or the ones that name a dead-letter queue."""
     return _attributes(queue, _REDRIVE_ATTRIBUTES if redrive else _QUEUE_ATTRIBUTES)

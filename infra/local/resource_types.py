@@ -51,6 +51,8 @@ RUN: Final[Mapping[str, TypeFacts]] = {
         "Name", ref="{id}", attributes={"ApiId": "{id}", "ApiEndpoint": "https://{id}." + _EXECUTE_API}
     ),
     "AWS::ApiGatewayV2::Stage": TypeFacts("StageName"),
+    "AWS::Lambda::EventInvokeConfig": TypeFacts(None),
+    "AWS::Logs::SubscriptionFilter": TypeFacts("FilterName"),
     # A nested stack: its resources are merged into the whole; its outputs are its attributes.
     "AWS::CloudFormation::Stack": TypeFacts(
         None, ref=f"arn:aws:cloudformation:{_REGIONAL}:stack/" + "{name}/00000000-0000-0000-0000-000000000000"
@@ -59,6 +61,7 @@ RUN: Final[Mapping[str, TypeFacts]] = {
 
 _QUEUE_URL = f"https://sqs.{REGION}.amazonaws.com/{ACCOUNT_ID}/" + "{name}"
 _TOPIC_ARN = f"arn:aws:sns:{_REGIONAL}:" + "{name}"
+_SECRET_ARN = f"arn:aws:secretsmanager:{_REGIONAL}:secret:" + "{name}-local0"
 _SAGEMAKER_ARN = f"arn:aws:sagemaker:{_REGIONAL}:"
 
 CREATED: Final[Mapping[str, TypeFacts]] = {
@@ -82,6 +85,8 @@ CREATED: Final[Mapping[str, TypeFacts]] = {
     "AWS::SNS::Topic": TypeFacts(
         "TopicName", ref=_TOPIC_ARN, attributes={"TopicArn": _TOPIC_ARN, "TopicName": "{name}"}
     ),
+    # Secrets Manager adds six characters of its own to the name; here they are always the same.
+    "AWS::SecretsManager::Secret": TypeFacts("Name", ref=_SECRET_ARN, attributes={"Id": _SECRET_ARN}),
     "AWS::SageMaker::Model": TypeFacts(
         "ModelName", ref=_SAGEMAKER_ARN + "model/{lower}", attributes={"ModelName": "{name}"}
     ),
@@ -159,8 +164,11 @@ NO_EFFECT_WITH: Final[Mapping[str, tuple[str, str]]] = {"AWS::SNS::Subscription"
 
 # Properties that make a known type do something which the local runtime would leave undone.
 UNSUPPORTED_PROPERTIES: Final[Mapping[str, frozenset[str]]] = {
-    "AWS::ApiGatewayV2::Api": frozenset({"BodyS3Location", "CorsConfiguration", "RouteKey", "Target"}),
+    "AWS::ApiGatewayV2::Api": frozenset({"BodyS3Location", "RouteKey", "Target"}),
     "AWS::Lambda::Function": frozenset({"FileSystemConfigs", "ImageConfig"}),
+    "AWS::Logs::SubscriptionFilter": frozenset(
+        {"ApplyOnTransformedLogs", "EmitSystemFields", "FieldSelectionCriteria"}
+    ),
     "AWS::S3::Bucket": frozenset({"NotificationConfiguration", "ReplicationConfiguration", "WebsiteConfiguration"}),
     "AWS::SNS::Topic": frozenset({"Subscription"}),
     "AWS::SageMaker::Model": frozenset({"Containers", "InferenceExecutionConfig"}),

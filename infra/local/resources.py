@@ -1,4 +1,4 @@
-"""Creates a stack's tables, buckets, queues, topics and SageMaker endpoints at an AWS endpoint on this machine.
+"""Creates a stack's tables, buckets, queues, topics, secrets and SageMaker endpoints at a local AWS endpoint.
 
 Every step may be repeated: what is there already, and has the right keys, stays as it is.
 """
@@ -12,8 +12,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from infra.local.aws_client import isolated_session, local_client
-from infra.local.cfn_to_api import bucket_is_versioned, queue_attributes, request, table_request, topic_attributes
+from infra.local.cfn_to_api import request
+from infra.local.creation import CREATE, ProvisionError, redrive
 from infra.local.stack import ResourceSpec, StackSpec
+
+__all__ = ["ProvisionError", "create_endpoint", "implemented_services", "provision"]
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -26,6 +29,7 @@ _SERVICE_OF: Final[Mapping[str, str]] = {
     "AWS::S3::Bucket": "s3",
     "AWS::SQS::Queue": "sqs",
     "AWS::SNS::Topic": "sns",
+    "AWS::SecretsManager::Secret": "secretsmanager",
 }
 _PROBES: Final[Mapping[str, str]] = {
     "dynamodb": "list_tables",
@@ -33,6 +37,7 @@ _PROBES: Final[Mapping[str, str]] = {
     "sqs": "list_queues",
     "sns": "list_topics",
     "sagemaker": "list_endpoints",
+    "secretsmanager": "list_secrets",
 }
 # What endpoints answer for a service that they do not have: DynamoDB Local, dynalite, LocalStack, moto.
 _NOT_IMPLEMENTED: Final = frozenset(
@@ -50,15 +55,11 @@ _NOT_IMPLEMENTED: Final = frozenset(
 )
 
 
-class ProvisionError(Exception):
-    """The AWS endpoint does not answer, or refuses a resource of the stack; the message names both."""
-
-
 def provision(stack: StackSpec, endpoint_url: str | Endpoints, *, on_progress: Progress) -> None:
-    """Creates the tables, buckets, queues and topics of `stack`; `on_progress` gets a line for each.
+    """Creates the tables, buckets, queues, topics and secrets of `stack`; `on_progress` gets a line for each.
 
-    `endpoint_url` is one address, or an address for each service (`dynamodb`, `s3`, `sqs`, `sns`). Raises
-    `ProvisionError`.
+    `endpoint_url` is one address, or an address for each service (`dynamodb`, `s3`, `sqs`, `sns`, `secretsmanager`).
+    Raises `ProvisionError`.
     """
     wanted = [resource for resource in stack.resources.values() if resource.type in _SERVICE_OF]
     clients = _clients({_SERVICE_OF[resource.type] for resource in wanted}, endpoint_url)
@@ -66,14 +67,14 @@ def provision(stack: StackSpec, endpoint_url: str | Endpoints, *, on_progress: P
     def create(resource: ResourceSpec) -> None:
         service = _SERVICE_OF[resource.type]
         client = clients[service]
-        _guarded(partial(_CREATE[resource.type], client, resource), resource, client)
+        _guarded(partial(CREATE[resource.type], client, resource), resource, client)
         on_progress(f"{resource.logical_id}: {resource.type.split('::')[2].lower()} {resource.name}")
 
     _in_parallel(create, wanted)
     # A queue can name another as its dead-letter queue only once that one is there.
     queues = [resource for resource in wanted if resource.type == "AWS::SQS::Queue"]
     for queue in queues:
-        _guarded(partial(_redrive, clients["sqs"], queue), queue, clients["sqs"])
+        _guarded(partial(redrive, clients["sqs"], queue), queue, clients["sqs"])
 
 
 def create_endpoint(stack: StackSpec, endpoint_url: str, *, on_progress: Progress) -> bool:
@@ -157,67 +158,6 @@ def _is_not_implemented(error: ClientError) -> bool:
     return status in {404, 405, 501} or code in _NOT_IMPLEMENTED or code == str(status)
 
 
-def _create_table(client: Any, table: ResourceSpec) -> None:
-    wanted = table_request(client, table)
-    try:
-        status = client.create_table(**wanted)["TableDescription"]["TableStatus"]
-    except client.exceptions.ResourceInUseException:
-        found = client.describe_table(TableName=table.name)["Table"]
-        status = found["TableStatus"]
-        _compare_table(table, wanted, found)
-    if status != "ACTIVE":
-        client.get_waiter("table_exists").wait(TableName=table.name, WaiterConfig={"Delay": 1, "MaxAttempts": 30})
-    ttl = table.properties.get("TimeToLiveSpecification")
-    if ttl is not None:
-        current = client.describe_time_to_live(TableName=table.name)["TimeToLiveDescription"]
-        if current.get("TimeToLiveStatus") not in {"ENABLED", "ENABLING"}:
-            client.update_time_to_live(
-                **request(client, "UpdateTimeToLive", {"TableName": table.name, "TimeToLiveSpecification": ttl})
-            )
-
-
-def _compare_table(table: ResourceSpec, wanted: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    indexes = "GlobalSecondaryIndexes"
-    missing = {index["IndexName"] for index in wanted.get(indexes, [])} - {
-        index["IndexName"] for index in found.get(indexes, [])
-    }
-    if wanted["KeySchema"] != found["KeySchema"] or missing:
-        raise ProvisionError(
-            f"The table {table.name} ({table.logical_id}) exists already, with other keys or indexes than the template"
-            " gives it: delete it, or start the stack under another name."
-        )
-
-
-def _create_bucket(client: Any, bucket: ResourceSpec) -> None:
-    try:
-        client.create_bucket(Bucket=bucket.name)
-    except (client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists):
-        client.head_bucket(Bucket=bucket.name)  # ours to use, or an error here
-    if bucket_is_versioned(bucket):
-        client.put_bucket_versioning(Bucket=bucket.name, VersioningConfiguration={"Status": "Enabled"})
-
-
-def _create_queue(client: Any, queue: ResourceSpec) -> None:
-    attributes = queue_attributes(queue)
-    try:
-        client.create_queue(QueueName=queue.name, Attributes=attributes)
-    except client.exceptions.QueueNameExists:  # with other attributes
-        url = client.get_queue_url(QueueName=queue.name)["QueueUrl"]
-        attributes.pop("FifoQueue", None)
-        client.set_queue_attributes(QueueUrl=url, Attributes=attributes)
-
-
-def _redrive(client: Any, queue: ResourceSpec) -> None:
-    attributes = queue_attributes(queue, redrive=True)
-    if attributes:
-        url = client.get_queue_url(QueueName=queue.name)["QueueUrl"]
-        client.set_queue_attributes(QueueUrl=url, Attributes=attributes)
-
-
-def _create_topic(client: Any, topic: ResourceSpec) -> None:
-    client.create_topic(Name=topic.name, Attributes=topic_attributes(topic))
-
-
 def _create_sagemaker(client: Any, resource: ResourceSpec) -> None:
     kind = resource.type.split("::")[2]
     snake = {"Model": "model", "EndpointConfig": "endpoint_config", "Endpoint": "endpoint"}[kind]
@@ -228,11 +168,3 @@ def _create_sagemaker(client: Any, resource: ResourceSpec) -> None:
         if error.response.get("Error", {}).get("Code") not in {"ValidationException", "ValidationError"}:
             raise
         getattr(client, f"create_{snake}")(**request(client, f"Create{kind}", {**resource.properties, **name}))
-
-
-_CREATE: Final[Mapping[str, Callable[[Any, ResourceSpec], None]]] = {
-    "AWS::DynamoDB::Table": _create_table,
-    "AWS::S3::Bucket": _create_bucket,
-    "AWS::SQS::Queue": _create_queue,
-    "AWS::SNS::Topic": _create_topic,
-}

@@ -17,7 +17,8 @@ class FunctionSpec:
     """One `AWS::Lambda::Function`.
 
     `logical_id` is its name in the template, `name` its name in AWS. `memory_mb` and `timeout_s` are the template's;
-    `code_dir` is the folder that `CodeUri` names.
+    `code_dir` is the folder that `CodeUri` names. `log_group` is None where the template leaves it to Lambda. An
+    asynchronous invocation that fails is tried again `event_retries` times, then it goes to the queues (their names).
     """
 
     logical_id: str
@@ -27,6 +28,15 @@ class FunctionSpec:
     memory_mb: int
     timeout_s: float
     environment: Mapping[str, str]
+    log_group: str | None = None
+    event_retries: int = 2
+    dead_letter_queue: str | None = None
+    on_failure_queue: str | None = None
+
+    @property
+    def log_group_name(self) -> str:
+        """The log group that its lines belong to."""
+        return self.log_group or f"/aws/lambda/{self.name}"
 
     @property
     def arn(self) -> str:
@@ -50,13 +60,17 @@ class AuthorizerSpec:
 
 @dataclass(frozen=True, slots=True)
 class RouteSpec:
-    """One route of an HTTP API: `key` is `"GET /v1/models/{model}"`, `function` the logical id it invokes."""
+    """One route of an HTTP API: `key` is `"GET /v1/models/{model}"`, `function` the logical id it invokes.
+
+    `iam` has requests signed with AWS credentials; there is no `authorizer` then.
+    """
 
     method: str
     path: str
     function: str
     authorizer: str | None = None
     timeout_s: float = 30.0
+    iam: bool = False
 
     @property
     def key(self) -> str:
@@ -65,24 +79,71 @@ class RouteSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class CorsSpec:
+    """The CORS configuration of an HTTP API; origins are exact ones, `*`, `https://*` or `http://*`."""
+
+    allow_origins: tuple[str, ...]
+    allow_methods: tuple[str, ...] = ()
+    allow_headers: tuple[str, ...] = ()
+    expose_headers: tuple[str, ...] = ()
+    max_age_s: int | None = None
+    allow_credentials: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ThrottleSpec:
+    """A token bucket: `rate` requests a second, `burst` at once.
+
+    The defaults are those of an account: https://docs.aws.amazon.com/apigateway/latest/developerguide/limits.html.
+    """
+
+    rate: float = 10_000.0
+    burst: int = 5_000
+
+
+@dataclass(frozen=True, slots=True)
 class HttpApiSpec:
-    """One `AWS::ApiGatewayV2::Api` of protocol HTTP, with its only stage."""
+    """One `AWS::ApiGatewayV2::Api` of protocol HTTP, with its only stage.
+
+    `throttle` is that of all routes together, `route_throttles` those of routes, by route key, that have their own.
+    """
 
     logical_id: str
     api_id: str
     stage: str
     routes: tuple[RouteSpec, ...]
     authorizers: Mapping[str, AuthorizerSpec]
+    cors: CorsSpec | None = None
+    throttle: ThrottleSpec = ThrottleSpec()
+    route_throttles: Mapping[str, ThrottleSpec] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LogSubscriptionSpec:
+    """One `AWS::Logs::SubscriptionFilter`: lines of `log_group` that match go to the function `destination`.
+
+    `sources` are the functions that write to the log group, and `destination` is one, too: all logical ids.
+    """
+
+    name: str
+    log_group: str
+    filter_pattern: str
+    sources: tuple[str, ...]
+    destination: str
 
 
 @dataclass(frozen=True, slots=True)
 class ResourceSpec:
-    """A resource that is created through the AWS API (table, bucket, endpoint …), its properties resolved."""
+    """A resource that is created through the AWS API (table, bucket, endpoint …), its properties resolved.
+
+    `ref` is what `Ref` on it gives to the rest of the template.
+    """
 
     logical_id: str
     type: str
     name: str
     properties: Mapping[str, Any]
+    ref: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +155,7 @@ class StackSpec:
     http_apis: Mapping[str, HttpApiSpec]
     resources: Mapping[str, ResourceSpec]
     outputs: Mapping[str, str] = field(default_factory=dict)
+    log_subscriptions: tuple[LogSubscriptionSpec, ...] = ()
 
     def of_type(self, type_: str) -> tuple[ResourceSpec, ...]:
         """The resources of one CloudFormation type."""

@@ -21,10 +21,12 @@ from aiohttp.http_exceptions import HttpProcessingError
 from infra.local import resources, sagemaker_front
 from infra.local.aws_client import ACCESS_KEY, SECRET_KEY
 from infra.local.container import Container
+from infra.local.failed_events import FailedEventQueues
 from infra.local.gateway import app as gateway
 from infra.local.home import Home, LocalStack
 from infra.local.lambda_service import invoke_api
 from infra.local.lambda_service.service import LambdaService
+from infra.local.log_delivery.delivery import LogDelivery
 from infra.local.ports import HOST, Ports
 from infra.local.processes import spawn, stop
 from infra.local.seed import Keys, seed_keys, seed_models
@@ -43,7 +45,7 @@ STOP_GRACE_S = 5
 PARAMETERS = {"ContainerImage": "local", "AlarmTopicArn": "arn:aws:sns:us-east-1:000000000000:none"}
 
 # What the functions and the container call.
-NEEDED_SERVICES = frozenset({"dynamodb", "s3", "sagemaker"})
+NEEDED_SERVICES = frozenset({"dynamodb", "s3", "sagemaker", "secretsmanager", "sqs"})
 
 Step = Callable[[str], AbstractContextManager[None]]
 """Shows that a named step runs, for as long as the context lasts."""
@@ -160,8 +162,15 @@ class Supervisor:
         if len(stack.http_apis) != 1:
             raise StackFailed(f"The local gateway serves one HTTP API; the template has {len(stack.http_apis)}.")
         (api,) = stack.http_apis.values()
-        functions = LambdaService(stack.functions, base_environment=environment, log_dir=self.home.logs)
+        functions = LambdaService(
+            stack.functions,
+            base_environment=environment,
+            log_dir=self.home.logs,
+            failed_events=FailedEventQueues(environment["AWS_ENDPOINT_URL"]),
+        )
         parts.push_async_callback(functions.close)
+        subscriptions = LogDelivery(stack.log_subscriptions, functions)
+        parts.push_async_callback(subscriptions.close)
         endpoints = {spec.name: self.ports.url("container") for spec in stack.of_type("AWS::SageMaker::Endpoint")}
         await _listen(parts, invoke_api.create_app(functions), self.ports.lambda_)
         await _listen(parts, sagemaker_front.create_app(endpoints), self.ports.sagemaker)

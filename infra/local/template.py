@@ -3,11 +3,13 @@
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from infra.local.functions import load_functions
 from infra.local.http_api import load_http_api
-from infra.local.intrinsics import TemplateError, as_text
+from infra.local.intrinsics import TemplateError
+from infra.local.log_delivery.subscriptions import load_log_subscriptions
 from infra.local.resource_types import CREATED, NO_EFFECT_WITH, UNSUPPORTED_PROPERTIES, UnknownResourceType
-from infra.local.sam_transform import code_folder, transform
-from infra.local.stack import FunctionSpec, ResourceSpec, StackSpec
+from infra.local.sam_transform import transform
+from infra.local.stack import ResourceSpec, StackSpec
 from infra.local.stack_scope import ResolvedResource, StackScope
 
 __all__ = ["TemplateError", "UnknownResourceType", "load_stack"]
@@ -36,9 +38,7 @@ def load_stack(
     layers = {resource.ref for resource in resolved if resource.type == "AWS::Lambda::LayerVersion"}
     for resource in resolved:
         _refuse_unsupported(resource, layers)
-    functions = {
-        resource.logical_id: _function(resource) for resource in resolved if resource.type == "AWS::Lambda::Function"
-    }
+    functions = load_functions(resolved)
     stages = [resource for resource in resolved if resource.type == "AWS::ApiGatewayV2::Stage"]
     return StackSpec(
         name=stack_name,
@@ -49,11 +49,14 @@ def load_stack(
             if resource.type == "AWS::ApiGatewayV2::Api"
         },
         resources={
-            resource.logical_id: ResourceSpec(resource.logical_id, resource.type, resource.name, resource.properties)
+            resource.logical_id: ResourceSpec(
+                resource.logical_id, resource.type, resource.name, resource.properties, resource.ref
+            )
             for resource in resolved
             if resource.type in CREATED
         },
         outputs=scope.outputs(),
+        log_subscriptions=load_log_subscriptions(resolved, functions),
     )
 
 
@@ -67,29 +70,3 @@ def _refuse_unsupported(resource: ResolvedResource, layers: Collection[str]) -> 
         found += [f"{name} {value}"] if value != harmless else []
     if found:
         raise UnknownResourceType({resource.logical_id: f"{resource.type} with {', '.join(found)}"})
-
-
-def _function(resource: ResolvedResource) -> FunctionSpec:
-    where = f"Resources.{resource.logical_id}.Properties"
-    properties = resource.properties
-    runtime = str(properties.get("Runtime"))
-    if not runtime.startswith("python"):
-        raise TemplateError(f"{where}.Runtime: the local runtime runs Python functions only, not {runtime}.")
-    folder = code_folder(properties.get("Code", {}))
-    if folder is None:
-        raise TemplateError(f"{where}.CodeUri: the local runtime needs a local folder.")
-    code_dir = (resource.template_dir / folder).resolve()
-    if not code_dir.is_dir():
-        raise TemplateError(f"{where}.CodeUri: {code_dir} is not a folder.")
-    variables = properties.get("Environment", {}).get("Variables", {})
-    return FunctionSpec(
-        logical_id=resource.logical_id,
-        name=resource.name,
-        handler=as_text(properties.get("Handler"), f"{where}.Handler"),
-        code_dir=code_dir,
-        memory_mb=int(properties.get("MemorySize", 128)),
-        timeout_s=float(properties.get("Timeout", 3)),
-        environment={
-            name: as_text(value, f"{where}.Environment.Variables.{name}") for name, value in variables.items()
-        },
-    )

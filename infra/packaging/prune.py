@@ -35,6 +35,7 @@ PATTERNS: dict[str, tuple[str, ...]] = {
         "PIL/_imagingtk.*.so",
         "PIL/_webp.*.so",
     ),
+    "pysimdjson": ("simdjson/simdjson.cpp",),  # what the extension was built from
     # The documentation page is Swagger UI.
     "fastapi-offline": ("fastapi_offline/static/redoc*",),
 }

@@ -34,7 +34,6 @@ LEFT_OUT: Mapping[str, str] = {
     "flatbuffers": "onnxruntime's tools read model files with it",
     "huggingface-hub": "tokenizers downloads with it; packages bring their tokenizer.json",
     "packaging": "onnxruntime's transformers tools compare versions with it",
-    "protobuf": "onnxruntime's tools read model files with it",
     "tokenizers": "11 MB; models that take text run in the container, and the error of the tokenize step says so",
 }
 

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sagemaker import SageMakerClient
     from mypy_boto3_sagemaker_runtime import SageMakerRuntimeClient
+    from mypy_boto3_secretsmanager import SecretsManagerClient
 
-Service = Literal["codedeploy", "dynamodb", "lambda", "s3", "sagemaker", "sagemaker-runtime"]
+Service = Literal["codedeploy", "dynamodb", "lambda", "s3", "sagemaker", "sagemaker-runtime", "secretsmanager"]
 
 # Source: botocore/retries/standard.py, ThrottledRetryableChecker, without what only other services answer.
 _THROTTLING = frozenset(
@@ -70,6 +71,11 @@ def client(
     service: Literal["sagemaker-runtime"], *, session: Session | None = ..., endpoint_url: str | None = ...,
     connect_timeout: float = ..., read_timeout: float = ..., retries: int = ..., max_pool: int = ...,
 ) -> "SageMakerRuntimeClient": ...  # fmt: skip
+@overload
+def client(
+    service: Literal["secretsmanager"], *, session: Session | None = ..., endpoint_url: str | None = ...,
+    connect_timeout: float = ..., read_timeout: float = ..., retries: int = ..., max_pool: int = ...,
+) -> "SecretsManagerClient": ...  # fmt: skip
 
 
 def client(

@@ -12,7 +12,8 @@ from botocore.exceptions import ClientError, ConnectionClosedError
 
 from shared.adapters.aws import aws_errors, error_code
 from shared.adapters.sagemaker_errors import from_client_error
-from shared.adapters.sagemaker_wire import BINARY_JSON, attributes_of, content_type, decode_answer
+from shared.adapters.sagemaker_wire import attributes_of, decode_answer
+from shared.codecs.content.media import SAGEMAKER_BINARY, sagemaker_binary
 from shared.codecs.v2 import encode_request, to_wire
 from shared.domain.errors import BackendError, BackendTimeout, PayloadTooLarge
 from shared.domain.model import ModelVersion
@@ -100,8 +101,8 @@ class SageMakerBackend:
             answer = self._client(left_ms / 1000).invoke_endpoint(
                 EndpointName=self._endpoint_name,
                 Body=body,
-                ContentType=content_type(header_length),
-                Accept=BINARY_JSON,
+                ContentType=sagemaker_binary(header_length),
+                Accept=SAGEMAKER_BINARY,
                 CustomAttributes=attributes_of(version, sent),
             )
         except ClientError as error:

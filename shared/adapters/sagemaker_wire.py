@@ -8,9 +8,9 @@ percent-encoded (RFC 3986), so that none of them can add an attribute.
 import re
 from collections.abc import Mapping
 from hashlib import sha256
-from typing import Final
 from urllib.parse import quote, unquote
 
+from shared.codecs.content.media import SAGEMAKER_BINARY
 from shared.codecs.json_documents import JsonLimits
 from shared.codecs.v2 import V2Response, V2Tensor, decode_response
 from shared.domain.errors import BackendError, InvalidRequest
@@ -19,9 +19,7 @@ from shared.domain.ports import InferenceContext
 from shared.domain.signature import TensorSpec
 from shared.domain.tensors import NUMPY_DTYPES, Tensors
 
-# Source: Triton Inference Server's SageMaker front, "Binary Tensor Data" content type.
-BINARY_JSON: Final = "application/vnd.sagemaker-triton.binary+json"
-_HEADER_SIZE = re.compile(re.escape(BINARY_JSON) + r"\s*;\s*json-header-size=([0-9]{1,9})", re.IGNORECASE)
+_HEADER_SIZE = re.compile(re.escape(SAGEMAKER_BINARY) + r"\s*;\s*json-header-size=([0-9]{1,9})", re.IGNORECASE)
 _MAX_VALUE = 160
 
 
@@ -57,11 +55,6 @@ def attributes_of(version: ModelVersion, context: InferenceContext) -> str:
     return encode_attributes(attributes)
 
 
-def content_type(header_length: int) -> str:
-    """The content type of a binary body whose JSON header has `header_length` bytes."""
-    return f"{BINARY_JSON};json-header-size={header_length}"
-
-
 def decode_answer(body: bytes, media_type: str, version: ModelVersion, rows: int | None) -> Tensors:
     """The outputs in the signature's order; BackendError unless they are what was asked of this very version.
 
@@ -70,7 +63,8 @@ def decode_answer(body: bytes, media_type: str, version: ModelVersion, rows: int
     binary = _HEADER_SIZE.fullmatch(media_type.strip())
     if binary is None and media_type.partition(";")[0].strip().lower() != "application/json":
         raise BackendError(f"The container answered with the content type {media_type[:100]!r}.")
-    limits = JsonLimits(max_bytes=max(len(body), 1), max_values=max(len(body), 1))
+    size = max(len(body), 1)
+    limits = JsonLimits(max_bytes=size, max_values=size, max_string=size)
     try:
         answer = decode_response(body, int(binary[1]) if binary else None, limits)
     except InvalidRequest as error:

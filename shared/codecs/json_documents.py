@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from shared.domain.errors import NotFinite, NotJson, PayloadTooLarge, TooDeep, UnknownField
+from shared.domain.errors import NotFinite, NotJson, PayloadTooLarge, TextTooLong, TooDeep, UnknownField
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,21 +21,26 @@ class JsonLimits:
     """Bounds that hold before a byte is parsed: bytes of the body, nesting of arrays and objects, number of values.
 
     Arrays and objects count as values too. Commas and brackets in strings count as well: that saves a look at each.
+    `max_string` bounds the bytes between two quotes, escapes as they are written. The bytes of `{"b64": …}` are bounded
+    by the body alone: an encoded image is as long as it is, and has limits of its own where it is decoded.
     """
 
     max_bytes: int = 6 * 1024 * 1024
     max_depth: int = 32
     max_values: int = 2_000_000
+    max_string: int = 1024 * 1024
 
 
 _ALL_BUT_MARKS = bytes(set(range(256)) - set(b",[{"))  # what is left: one for each value but the first
 _ALL_BUT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # as signed bytes: one level down, one level up
+_B64_BEFORE = re.compile(rb'"b64"[ \t\r\n]*:[ \t\r\n]*\Z')
+_NEAR = 64  # bytes before a string in which the name of its member is looked for
 _NOT_A_NUMBER = re.compile(r"\b(NaN|Infinity|inf|nan)\b")
 
 
 def loads(body: bytes, limits: JsonLimits) -> Any:
-    """Parse `body`; raises PayloadTooLarge, TooDeep, NotFinite or NotJson.
+    """Parse `body`; raises PayloadTooLarge, TooDeep, TextTooLong, NotFinite or NotJson.
 
     Where an object holds a name twice, the last one counts, as in most parsers; see `refuse_repeats`.
     """
@@ -51,7 +56,7 @@ def loads(body: bytes, limits: JsonLimits) -> Any:
 
 
 def check_limits(body: bytes, limits: JsonLimits) -> None:
-    """Raise PayloadTooLarge or TooDeep for a body over the limits, without parsing it."""
+    """Raise PayloadTooLarge, TooDeep or TextTooLong for a body over the limits, without parsing it."""
     if len(body) > limits.max_bytes:
         raise PayloadTooLarge(f"The body has {len(body)} bytes; the limit is {limits.max_bytes}.")
     marks = body.translate(None, _ALL_BUT_MARKS)
@@ -60,6 +65,8 @@ def check_limits(body: bytes, limits: JsonLimits) -> None:
     # The number of opening brackets bounds the depth: most bodies need no closer look.
     if len(marks) - marks.count(b",") > limits.max_depth and _depth(body) > limits.max_depth:
         raise TooDeep(f"Arrays and objects are nested deeper than the limit of {limits.max_depth}.")
+    if len(body) > limits.max_string:
+        _check_strings(body, limits.max_string)
 
 
 def refuse_repeats(body: bytes, names: Iterable[str]) -> None:
@@ -93,6 +100,29 @@ def _scalar(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(f"{type(value).__name__} is not a JSON value")
+
+
+def _check_strings(body: bytes, limit: int) -> None:
+    """Raise TextTooLong for a string of more than `limit` bytes that is no `b64`.
+
+    Such a string covers a whole stride of the body without a quote, so only one place in each stride is looked at.
+    """
+    if b"\\" in body:
+        body = body.replace(rb"\\", b"__").replace(rb"\"", b"__")  # places stay
+    stride = limit // 2 + 1
+    seen = inside = begin = 0
+    for start in range(0, len(body), stride):
+        if start < begin or body.find(b'"', start, start + stride) >= 0:
+            continue
+        open_quote = body.rfind(b'"', 0, start)
+        end = body.find(b'"', start)
+        begin = len(body) if end < 0 else end
+        # Whether the run between the two quotes is a string or what stands between strings.
+        inside += body.count(b'"', seen, open_quote + 1)
+        seen = open_quote + 1
+        is_string = inside % 2 == 1 and end >= 0
+        if is_string and end - seen > limit and not _B64_BEFORE.search(body, max(open_quote - _NEAR, 0), open_quote):
+            raise TextTooLong(f"The body holds a string of {end - seen} bytes; the limit is {limit}.")
 
 
 def _depth(body: bytes) -> int:

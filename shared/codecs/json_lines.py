@@ -33,7 +33,7 @@ def decode_lines(body: bytes, signature: Signature, limits: JsonLimits) -> Input
         _check_line(line, number)
     # Each line is a document of its own, so together they are exactly the elements of a list.
     document = b'{"instances":[%s]}' % b",".join(lines)
-    whole = JsonLimits(len(document) + 1, limits.max_depth + 2, limits.max_values + 3)
+    whole = JsonLimits(len(document) + 1, limits.max_depth + 2, limits.max_values + 3, limits.max_string)
     try:
         inputs = quick_instances(document, signature, whole) or decode_instances(document, signature, whole)
     except InvalidRequest as error:

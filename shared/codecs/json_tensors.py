@@ -20,7 +20,7 @@ from shared.domain.validation import Inputs, check_rows
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class Place:
     """Where a tensor lies in the body: the element `[i, j]` is at `<base>/i<suffix>/j`, or `…/<features[j]>`."""
 
     base: str
@@ -28,6 +28,7 @@ class _Place:
     features: tuple[str, ...] = ()
 
     def __call__(self, index: tuple[int, ...]) -> str:
+        """The pointer of an element, or of the whole tensor."""
         if not index:
             return self.base
         row, *rest = index
@@ -59,13 +60,13 @@ def _by_tensor(tensors: Any, signature: Signature) -> Inputs:
     if not isinstance(tensors, dict):
         raise WrongDtype.at("/inputs", "must be an object of tensors by input name")
     arrays: dict[str, Array] = {}
-    places: dict[str, _Place] = {}
+    places: dict[str, Place] = {}
     for name, value in tensors.items():
         spec = signature.input(name)
         if spec is None:
             known = ", ".join(spec.name for spec in signature.inputs)
             raise UnknownField.at(pointer("/inputs", name), f"is not an input of this model; it takes {known}")
-        arrays[name], places[name] = _tensor(value, spec, _Place(pointer("/inputs", name)))
+        arrays[name], places[name] = decode_tensor(value, spec, Place(pointer("/inputs", name)))
 
     def locate(name: str, index: tuple[int, ...]) -> str:
         return places[name](index) if name in places else pointer("/inputs", name)
@@ -78,15 +79,15 @@ def _by_row(instances: Any, signature: Signature) -> Inputs:
         raise WrongDtype.at("/instances", "must be a list of instances")
     check_rows(len(instances), signature, "/instances")
     arrays: dict[str, Array] = {}
-    places: dict[str, _Place] = {}
+    places: dict[str, Place] = {}
     by_name = _is_by_name(instances[0], signature)
     specs = _given(instances[0], signature) if by_name else signature.required
     if by_name:
-        _check_fields(instances, [spec.name for spec in specs], _Place("/instances"), "input")
+        _check_fields(instances, [spec.name for spec in specs], Place("/instances"), "input")
     for spec in specs:
         column = [row[spec.name] for row in instances] if by_name else instances
-        place = _Place("/instances", pointer("", spec.name) if by_name else "")
-        array, places[spec.name] = _tensor(column, spec, place)
+        place = Place("/instances", pointer("", spec.name) if by_name else "")
+        array, places[spec.name] = decode_tensor(column, spec, place)
         arrays[spec.name] = array if signature.batched else array[0, ...]
 
     def locate(name: str, index: tuple[int, ...]) -> str:
@@ -118,8 +119,8 @@ def _given(instance: Any, signature: Signature) -> Sequence[TensorSpec]:
     ]
 
 
-def _tensor(value: Any, spec: TensorSpec, place: _Place) -> tuple[Array, _Place]:
-    """The tensor of `value`, and where its elements lie now that it is known whether they go by feature name."""
+def decode_tensor(value: Any, spec: TensorSpec, place: Place) -> tuple[Array, Place]:
+    """The tensor of `value`, a list of rows, and where its elements lie: now it is known whether they go by name."""
     rows = value if isinstance(value, list) else []
     first = rows[0] if rows else None
     if spec.takes_images and is_base64_object(first):
@@ -131,7 +132,7 @@ def _tensor(value: Any, spec: TensorSpec, place: _Place) -> tuple[Array, _Place]
     return to_tensor(value, spec.dtype, place), place
 
 
-def _check_fields(rows: Sequence[Any], names: Sequence[str], place: _Place, kind: str) -> None:
+def _check_fields(rows: Sequence[Any], names: Sequence[str], place: Place, kind: str) -> None:
     """Every row must be an object that holds exactly the names."""
     wanted = dict.fromkeys(names).keys()
     for position, row in enumerate(rows):
@@ -147,7 +148,7 @@ def _check_fields(rows: Sequence[Any], names: Sequence[str], place: _Place, kind
         raise UnknownField.at(pointer(here, unknown), "is not a field of this model")
 
 
-def _images(rows: Sequence[Any], place: _Place) -> Array:
+def _images(rows: Sequence[Any], place: Place) -> Array:
     images: list[bytes] = []
     for position, row in enumerate(rows):
         here = place((position,))

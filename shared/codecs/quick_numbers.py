@@ -5,15 +5,18 @@ their lengths, so these are checked first. What strict decoding (`shared.codecs.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
-import simdjson
 
 from shared.domain.dtypes import DType
 from shared.domain.tensors import NUMPY_DTYPES, Array, fp32_to_bf16
 
-Reader = Callable[[simdjson.Array], Array | None]
+with suppress(ModuleNotFoundError):  # functions do without its 7 MB: their bodies are short, and read strictly
+    import simdjson
+
+Reader = Callable[["simdjson.Array"], Array | None]
 """The flat elements of an array of numbers; None, TypeError or ValueError if some are none of its dtype."""
 
 _FLOAT64 = np.dtype(np.float64)
@@ -25,12 +28,14 @@ _KEPT = 1 << 18  # bytes: a parser keeps buffers of about ten times its longest 
 
 # An object of simdjson keeps its document alive, and a parser refuses the next document until all are gone. So a second
 # thread that meets the parser in use gets a RuntimeError, never another's numbers.
-_PARSER = simdjson.Parser()
+_HAS_PARSER = "simdjson" in globals()
+if _HAS_PARSER:
+    _PARSER = simdjson.Parser()
 
 
 def reader_of(dtype: DType) -> Reader | None:
-    """What reads the numbers of a dtype; None for BOOL and BYTES."""
-    return _READERS.get(dtype)
+    """What reads the numbers of a dtype; None for BOOL and BYTES, and for all without simdjson."""
+    return _READERS.get(dtype) if _HAS_PARSER else None
 
 
 def read_flat(text: bytes, reader: Reader) -> Array | None:
@@ -81,7 +86,7 @@ def _floats(dtype: DType, largest: float) -> Reader:
     numpy_dtype = NUMPY_DTYPES[dtype]
     square = largest * largest
 
-    def read(array: simdjson.Array) -> Array | None:
+    def read(array: "simdjson.Array") -> Array | None:
         values: Array = np.frombuffer(array.as_buffer(of_type="d"), _FLOAT64)
         # For a short list the sum of squares is quicker than the extremes; a long one would wake the threads of BLAS.
         fits = values.size <= _SHORT and values.dot(values) <= square
@@ -92,20 +97,20 @@ def _floats(dtype: DType, largest: float) -> Reader:
     return read
 
 
-def _bf16(array: simdjson.Array) -> Array | None:
+def _bf16(array: "simdjson.Array") -> Array | None:
     values = _FLOAT_BELOW_BF16(array)
     return None if values is None else fp32_to_bf16(values)
 
 
-def _fp64(array: simdjson.Array) -> Array | None:
+def _fp64(array: "simdjson.Array") -> Array | None:
     return np.frombuffer(array.as_buffer(of_type="d"), _FLOAT64)  # JSON has no infinity, and the parser makes none
 
 
-def _int64(array: simdjson.Array) -> Array | None:
+def _int64(array: "simdjson.Array") -> Array | None:
     return np.frombuffer(array.as_buffer(of_type="i"), _INT64)
 
 
-def _uint64(array: simdjson.Array) -> Array | None:
+def _uint64(array: "simdjson.Array") -> Array | None:
     return np.frombuffer(array.as_buffer(of_type="u"), _UINT64)
 
 
@@ -114,7 +119,7 @@ def _integers(dtype: DType) -> Reader:
     bounds = np.iinfo(numpy_dtype)  # type: ignore[type-var]  # an integer dtype
     low, high = int(bounds.min), int(bounds.max)
 
-    def read(array: simdjson.Array) -> Array | None:
+    def read(array: "simdjson.Array") -> Array | None:
         values: Array = np.frombuffer(array.as_buffer(of_type="i"), _INT64)
         if values.size and not low <= values.min() <= values.max() <= high:
             return None

@@ -4,7 +4,8 @@ A body is a JSON header, then the raw bytes of those tensors whose parameters ho
 which the header names them. The header's length travels beside the body (`Inference-Header-Content-Length`, or
 `json-header-size` in SageMaker's content type). Raw numbers are little-endian and row-major; each BYTES element is its
 length as 4 little-endian bytes, then its bytes.
-Sources: Open Inference Protocol, "Inference Request/Response JSON Object"; Triton's "Binary Tensor Data Extension".
+Sources: Open Inference Protocol, "Inference Request/Response JSON Object"; Triton's "Binary Tensor Data Extension",
+"Shared-Memory Extension", "Classification Extension" (the last two are refused).
 """
 
 import struct
@@ -22,6 +23,10 @@ from shared.domain.errors import InvalidRequest, MissingField, UnknownField, Wro
 from shared.domain.signature import Signature
 from shared.domain.tensors import NUMPY_DTYPES, Array, Tensors, bf16_to_fp32, bytes_tensor
 from shared.domain.validation import Inputs
+
+SHARED_MEMORY = ("shared_memory_region", "shared_memory_offset", "shared_memory_byte_size")
+NO_SHARED_MEMORY = "is not offered: send tensors in the message"
+NO_CLASSIFICATION = "is not offered: the answer holds all classes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +117,11 @@ def decode_request(body: bytes, header_length: int | None, limits: JsonLimits) -
         pointer = f"/outputs/{position}"
         output = _object(item, pointer)
         place = f"{pointer}/parameters"
-        binary = _flag(_object(output.get("parameters"), place), "binary_data", place, default=default)
-        wanted[_name(output, pointer)] = binary
+        asked = _object(output.get("parameters"), place)
+        _refuse_shared_memory(asked, place)
+        if asked.get("classification"):  # 0 asks for no classes
+            raise UnknownField.at(f"{place}/classification", NO_CLASSIFICATION)
+        wanted[_name(output, pointer)] = _flag(asked, "binary_data", place, default=default)
     return V2Request(tensors, _text(header, "id"), wanted, parameters)
 
 
@@ -217,7 +225,9 @@ def _decode(
 
 def _tensor(entry: dict[str, Any], raw: memoryview, pointer: str) -> tuple[V2Tensor, memoryview]:
     dtype, shape = _dtype(entry, pointer), _shape(entry, pointer)
-    size = _object(entry.get("parameters"), f"{pointer}/parameters").get("binary_data_size")
+    parameters = _object(entry.get("parameters"), f"{pointer}/parameters")
+    _refuse_shared_memory(parameters, f"{pointer}/parameters")
+    size = parameters.get("binary_data_size")
     if size is not None:
         if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= len(raw):
             place = f"{pointer}/parameters/binary_data_size"
@@ -236,6 +246,12 @@ def _tensor(entry: dict[str, Any], raw: memoryview, pointer: str) -> tuple[V2Ten
     if array.size != prod(shape) or (array.ndim > 1 and array.shape != shape):
         raise WrongShape.at(f"{pointer}/data", f"has the shape {list(array.shape)}; the tensor says {list(shape)}")
     return V2Tensor(dtype, array.reshape(shape), nested=array.ndim > 1), raw
+
+
+def _refuse_shared_memory(parameters: Mapping[str, Any], place: str) -> None:
+    for name in SHARED_MEMORY:
+        if name in parameters:
+            raise UnknownField.at(f"{place}/{name}", NO_SHARED_MEMORY)
 
 
 def _element(base: str, index: tuple[int, ...]) -> str:

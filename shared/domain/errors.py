@@ -9,11 +9,15 @@ it names the field, the limit and what to do, and never holds a traceback or a s
     │   ├── NotFinite · EmptyBatch · BatchTooLarge · PayloadTooLarge · AnswerTooLarge
     │   ├── UnsupportedMediaType · NotAcceptable
     │   └── BadImage · ImageTooLarge · TextTooLong
-    ├── Unauthenticated           nobody vouches for the caller
+    │   ├── InvalidIdempotencyKey · IdempotencyMismatch
+    ├── Unauthenticated           nobody vouches for the caller: CredentialExpired
     ├── Refused                   InsufficientScope
-    ├── NotFound                  ModelNotFound · VersionNotFound
+    ├── NotFound                  ModelNotFound · VersionNotFound · KeyNotFound · TenantNotFound · PlanNotFound
+    ├── Conflict                  it is there already: IdempotencyInFlight
+    ├── TooManyRequests           RateLimited · QuotaExceeded
     ├── InvalidPackage · VersionConflict · DigestMismatch
     └── BackendError              BackendUnavailable · BackendTimeout · BackendRejected
+        └── BackendUnavailable    LimiterUnavailable · IdempotencyUnavailable
 """
 
 from collections.abc import Sequence
@@ -46,15 +50,21 @@ class FieldError:
 
 
 class SluiceError(Exception):
-    """Root of the tree; `fields` lists the places that are wrong, at most a handful."""
+    """Root of the tree; `fields` lists the places that are wrong, at most a handful.
+
+    `retry_after_s` is in how many seconds the same request may fare better, None if that cannot be told.
+    """
 
     code: ClassVar[str] = "internal"
     title: ClassVar[str] = "Internal error"
+    retry_after_s: float | None = None
 
-    def __init__(self, detail: str, *, fields: Sequence[FieldError] = ()) -> None:
+    def __init__(self, detail: str, *, fields: Sequence[FieldError] = (), retry_after_s: float | None = None) -> None:
         super().__init__(detail)
         self.detail = detail
         self.fields = tuple(fields)
+        if retry_after_s is not None:
+            self.retry_after_s = retry_after_s
 
     @classmethod
     def at(cls, pointer: str, detail: str) -> "SluiceError":
@@ -188,11 +198,32 @@ class TextTooLong(InvalidRequest):
     title = "Text too long"
 
 
+class InvalidIdempotencyKey(InvalidRequest):
+    """The `Idempotency-Key` has other than 1 to 255 visible ASCII characters."""
+
+    code = "invalid_idempotency_key"
+    title = "Invalid idempotency key"
+
+
+class IdempotencyMismatch(InvalidRequest):
+    """The `Idempotency-Key` was used before with another payload."""
+
+    code = "idempotency_mismatch"
+    title = "Idempotency key used for another request"
+
+
 class Unauthenticated(SluiceError):
     """The request comes without a caller. Behind the gateway that cannot be: a route was left open by mistake."""
 
     code = "unauthenticated"
     title = "Credential missing"
+
+
+class CredentialExpired(Unauthenticated):
+    """The credential was good when the gateway last asked, and has expired since."""
+
+    code = "credential_expired"
+    title = "Credential expired"
 
 
 class Refused(SluiceError):
@@ -230,6 +261,63 @@ class VersionNotFound(NotFound):
     title = "Unknown version"
 
 
+class KeyNotFound(NotFound):
+    """There is no such API key."""
+
+    code = "key_not_found"
+    title = "Unknown key"
+
+
+class TenantNotFound(NotFound):
+    """There is no such tenant."""
+
+    code = "tenant_not_found"
+    title = "Unknown tenant"
+
+
+class PlanNotFound(NotFound):
+    """There is no such plan."""
+
+    code = "plan_not_found"
+    title = "Unknown plan"
+
+
+class Conflict(SluiceError):
+    """What is asked for collides with what is there."""
+
+    code = "conflict"
+    title = "Conflict"
+
+
+class IdempotencyInFlight(Conflict):
+    """A request with this `Idempotency-Key` is being answered."""
+
+    code = "idempotency_in_flight"
+    title = "The same request is in flight"
+
+
+class TooManyRequests(SluiceError):
+    """The caller has had its share; `retry_after_s` is when it has some again."""
+
+    code = "too_many_requests"
+    title = "Too many requests"
+    retry_after_s = 1.0
+
+
+class RateLimited(TooManyRequests):
+    """More requests a second than the key's or the tenant's plan allows."""
+
+    code = "rate_limited"
+    title = "Rate limit reached"
+
+
+class QuotaExceeded(TooManyRequests):
+    """More requests in a day or a month than the tenant's plan allows."""
+
+    code = "quota_exceeded"
+    title = "Quota used up"
+
+
 class InvalidPackage(SluiceError):
     """A model package that cannot be published or loaded: the message says which part of it."""
 
@@ -263,6 +351,22 @@ class BackendUnavailable(BackendError):
 
     code = "backend_unavailable"
     title = "Backend unavailable"
+
+
+class LimiterUnavailable(BackendUnavailable):
+    """The rate limiter's store fails, and the caller's plan says that nothing passes unlimited."""
+
+    code = "limiter_unavailable"
+    title = "Rate limiter unavailable"
+    retry_after_s = 1.0
+
+
+class IdempotencyUnavailable(BackendUnavailable):
+    """The store of idempotency records fails, and the request asked to run exactly once."""
+
+    code = "idempotency_unavailable"
+    title = "Idempotency store unavailable"
+    retry_after_s: float | None = 1.0
 
 
 class BackendTimeout(BackendError):

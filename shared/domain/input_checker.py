@@ -31,7 +31,7 @@ class _Plan:
 class InputChecker:
     """Checks the inputs of one signature; may be used from several threads at once."""
 
-    __slots__ = ("_certain", "_max_batch", "_plans", "_rules", "_shared", "_with_rows", "signature")
+    __slots__ = ("_certain", "_max_batch", "_plans", "_rules", "_with_rows", "signature")
 
     def __init__(self, signature: Signature) -> None:
         self.signature = signature
@@ -40,7 +40,6 @@ class InputChecker:
         # The quick way knows rows only.
         self._certain = all(signature.has_rows(spec) for spec in signature.inputs)
         self._with_rows = tuple(spec.name for spec in signature.inputs if signature.has_rows(spec))
-        self._shared = frozenset(spec.name for spec in signature.inputs) - set(self._with_rows)
         self._rules = tuple((spec.name, rule) for spec in signature.inputs if (rule := _rule(spec)))
 
     def __call__(self, inputs: Inputs) -> dict[str, Array]:
@@ -80,10 +79,6 @@ class InputChecker:
             if name in tensors:
                 return int(tensors[name].shape[0])
         return 1
-
-    def mergeable(self, tensors: Tensors) -> bool:
-        """Whether rows of other requests may go along: not with a tensor that holds for all rows of its request."""
-        return self.signature.batched and self._shared.isdisjoint(tensors)
 
 
 def _rule(spec: TensorSpec) -> Callable[[Array], bool] | None:

@@ -35,6 +35,12 @@ class Problem(_Document):
     errors: tuple[ProblemField, ...] = ()
 
 
+class ProtocolProblem(Problem):
+    """An error on the routes of the Open Inference Protocol, whose clients read `error`: the same as `detail`."""
+
+    error: str
+
+
 class GatewayMessage(_Document):
     """What the gateway answers by itself, before any function: the credential is missing or refused."""
 
@@ -68,6 +74,88 @@ class PredictResponse(_Document):
     predictions: list[JsonValue]
     model: ServedBy
     prediction_id: str
+
+
+class InferTensor(BaseModel):
+    """A tensor of the Open Inference Protocol; without `data` its bytes follow the JSON of the body."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    data: list[JsonValue] | None = None
+    parameters: dict[str, JsonValue] | None = None
+
+
+class RequestedOutput(BaseModel):
+    """An output that a request asks for."""
+
+    name: str
+    parameters: dict[str, JsonValue] | None = None
+
+
+class InferRequest(BaseModel):
+    """A request of the Open Inference Protocol (V2)."""
+
+    id: str | None = None
+    parameters: dict[str, JsonValue] | None = None
+    inputs: Annotated[list[InferTensor], Field(min_length=1)]
+    outputs: list[RequestedOutput] | None = None
+
+
+class InferResponse(BaseModel):
+    """An answer of the Open Inference Protocol (V2)."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_name: str
+    model_version: str
+    id: str | None = None
+    outputs: list[InferTensor]
+
+
+class ServerMetadata(_Document):
+    """The server, as the Open Inference Protocol describes it."""
+
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class ServerLive(_Document):
+    """The server runs."""
+
+    live: Literal[True]
+
+
+class ServerReady(_Document):
+    """Whether predictions can be served."""
+
+    ready: bool
+
+
+class ModelReady(_Document):
+    """Whether a model would answer."""
+
+    name: ModelName
+    ready: bool
+
+
+class TensorMetadata(_Document):
+    """An input or output of a model; -1 is a dimension of any size."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class ModelMetadata(_Document):
+    """A model, as the Open Inference Protocol describes it."""
+
+    name: ModelName
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
 
 
 class Health(_Document):
@@ -162,6 +250,15 @@ class VersionDocument(_Document):
             signature=SignatureDocument.from_signature(version.signature),
             metadata=dict(version.metadata),
         )
+
+
+class ModelSchemas(_Document):
+    """What a model takes and gives as JSON: two JSON Schemas (draft 2020-12)."""
+
+    model: ModelName
+    version: Annotated[int, Field(ge=1)]
+    request: dict[str, JsonValue]
+    response: dict[str, JsonValue]
 
 
 class ModelDocument(VersionDocument):

@@ -11,12 +11,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from shared.domain.errors import FieldError, InvalidRequest, SluiceError, pointer
-from shared.web.middleware import RequestMiddleware
+from shared.web.middleware import Observed, RequestMiddleware
 from shared.web.problems import problem, problem_of
-from shared.web.requests import record_of
+from shared.web.requests import record_of, speaks_v2
 
 
-def create_app(routers: Iterable[APIRouter], services: object, log: logging.Logger) -> FastAPI:
+def create_app(
+    routers: Iterable[APIRouter], services: object, log: logging.Logger, observed: Observed | None = None
+) -> FastAPI:
     """An application whose every error answer is a problem document.
 
     `services` is what the routes work with; they find it as `request.app.state.services`. The document of the API is
@@ -30,7 +32,7 @@ def create_app(routers: Iterable[APIRouter], services: object, log: logging.Logg
     app.add_exception_handler(SluiceError, _on_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_invalid_parameters)
-    app.add_middleware(RequestMiddleware, log=log)
+    app.add_middleware(RequestMiddleware, log=log, observed=observed or Observed())
     return app
 
 
@@ -39,7 +41,7 @@ async def _on_error(request: Request, error: Exception) -> Response:
         raise error
     record = record_of(request.scope)
     record.log["code"] = error.code
-    answer = problem_of(error, record.request_id)
+    answer = problem_of(error, record.request_id, v2=speaks_v2(request.scope))
     if answer.status_code >= 500:  # ours to mend: the log says why, the answer to the caller only what
         record.log.update(error=error.detail, cause=repr(error.__cause__))
     return answer
@@ -59,6 +61,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
         detail=f"{request.method} {request.url.path}: {status.phrase}.",
         request_id=record.request_id,
         headers=error.headers,
+        v2=speaks_v2(request.scope),
     )
 
 
@@ -75,4 +78,5 @@ async def _on_invalid_parameters(request: Request, error: Exception) -> Response
         detail="A parameter is missing or not of its type.",
         request_id=record.request_id,
         fields=[FieldError(pointer("", *item["loc"]), item["msg"]) for item in error.errors()[:8]],
+        v2=speaks_v2(request.scope),
     )

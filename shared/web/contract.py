@@ -5,16 +5,70 @@ together once, by `infra.openapi`, and no answer pays for a second validation.
 """
 
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from shared.codecs.content.media import CSV, JSON, JSON_LINES, MULTIPART
+from shared.domain import errors
 from shared.domain.errors import SluiceError
 from shared.web.problems import MEDIA_TYPE, STATUS
 
 Responses = dict[int | str, dict[str, Any]]
 SECURITY_SCHEME = "bearer"
 SECURED: dict[str, Any] = {"security": [{SECURITY_SCHEME: []}]}
-_REQUEST_ID_HEADER = {
-    "X-Request-Id": {"description": "The caller's, if it sent a well-formed one.", "schema": {"type": "string"}}
+_TEXTS: Mapping[str, dict[str, Any]] = {
+    CSV: {"type": "string", "description": "A row for each instance, with a header row or without."},
+    JSON_LINES: {"type": "string", "description": "An instance on each line."},
+    MULTIPART: {
+        "type": "object",
+        "description": "Parts named as inputs, or `file`; each is one instance's value, as JSON or as a file.",
+        "minProperties": 1,
+    },
+}
+_BINARY: dict[str, Any] = {"type": "string", "format": "binary"}
+HEADERS: Mapping[str, dict[str, Any]] = {
+    "RequestId": {"description": "The caller's, if it sent a well-formed one.", "schema": {"type": "string"}},
+    "RateLimit": {
+        "description": "How many more requests pass now for the key and the tenant (`r`), and when more do (`t`, s).",
+        "schema": {"type": "string"},
+    },
+    "RetryAfter": {
+        "description": "Seconds after which the same request may fare better.",
+        "schema": {"type": "integer", "minimum": 1},
+    },
+}
+"""Headers that answers refer to; `infra.openapi` puts them into the document's components."""
+_EVERY = {"X-Request-Id": {"$ref": "#/components/headers/RequestId"}}
+_RETRY = {**_EVERY, "Retry-After": {"$ref": "#/components/headers/RetryAfter"}}
+_LIMITED = {**_RETRY, "RateLimit": {"$ref": "#/components/headers/RateLimit"}}
+_OF_STATUS = {409: _RETRY, 429: _LIMITED, 503: _RETRY}
+
+
+# What the door may say of any request, and of one with an Idempotency-Key.
+ADMISSION: tuple[type[SluiceError], ...] = (
+    errors.Unauthenticated,
+    errors.CredentialExpired,
+    errors.InsufficientScope,
+    errors.PayloadTooLarge,
+    errors.RateLimited,
+    errors.QuotaExceeded,
+    errors.BackendError,
+    errors.BackendUnavailable,
+    errors.LimiterUnavailable,
+    errors.BackendTimeout,
+)
+ONCE: tuple[type[SluiceError], ...] = (
+    errors.InvalidIdempotencyKey,
+    errors.IdempotencyInFlight,
+    errors.IdempotencyMismatch,
+    errors.IdempotencyUnavailable,
+)
+IDEMPOTENCY_KEY: dict[str, Any] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+    "description": "A repeated request with the same key gets the answer of the first one.",
 }
 
 
@@ -23,20 +77,20 @@ def reference(schema: str) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{schema}"}
 
 
-def answers(description: str, schema: dict[str, Any], *errors: type[SluiceError]) -> Responses:
+def answers(description: str, schema: dict[str, Any], *problems: type[SluiceError]) -> Responses:
     """The answers of a route: 200 with a document, and its errors grouped by status with their codes.
 
     Every route may also answer 500.
     """
     responses: Responses = {200: document(description, schema)}
     codes: defaultdict[int, list[str]] = defaultdict(list)
-    possible: tuple[type[SluiceError], ...] = (*errors, SluiceError)
+    possible: dict[type[SluiceError], None] = dict.fromkeys((*problems, SluiceError))
     for error in possible:
         codes[STATUS[error].value].append(error.code)
     for status in sorted(codes):
         responses[status] = {
             "description": "Problem: " + ", ".join(f"`{code}`" for code in codes[status]),
-            "headers": _REQUEST_ID_HEADER,
+            "headers": _OF_STATUS.get(status, _EVERY),
             "content": {MEDIA_TYPE: {"schema": reference("Problem")}},
         }
     return responses
@@ -46,6 +100,11 @@ def document(description: str, schema: dict[str, Any]) -> dict[str, Any]:
     """An answer that is a JSON document."""
     return {
         "description": description,
-        "headers": _REQUEST_ID_HEADER,
+        "headers": _EVERY,
         "content": {"application/json": {"schema": schema}},
     }
+
+
+def media_types(kinds: Iterable[str], schema: dict[str, Any]) -> dict[str, Any]:
+    """The `content` of a body that may have any of these types; `schema` describes it as JSON."""
+    return {kind: {"schema": schema if kind == JSON else _TEXTS.get(kind, _BINARY)} for kind in kinds}

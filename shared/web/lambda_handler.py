@@ -15,6 +15,8 @@ from shared.web.problems import MEDIA_TYPE
 
 _HOST = re.compile(r"[^:\s]*(:\d{1,5})?")
 
+IAM_PREFIX = "/iam"
+
 Handler = Callable[[dict[str, Any], LambdaContext], dict[str, Any]]
 
 
@@ -31,15 +33,21 @@ def lambda_handler(app: ASGI) -> Handler:
         headers = event.get("headers") or {}
         if not _HOST.fullmatch(headers.get("host", "")):
             del headers["host"]  # Mangum fails on what has more than one colon
-        return mangum(_encode_path(event), context)
+        return mangum(_with_path(event), context)
 
     return handler
 
 
-def _encode_path(event: dict[str, Any]) -> dict[str, Any]:
-    """API Gateway has decoded the path, and Mangum would do so once more: `%2564` must not become `d`."""
+def _with_path(event: dict[str, Any]) -> dict[str, Any]:
+    """The event with the path that the routes know.
+
+    API Gateway has decoded the path, and Mangum would do so once more: `%2564` must not become `d`. Routes for signed
+    requests are the others' below `/iam`; only what the gateway has let in by a signature may take that way.
+    """
     request = event.get("requestContext") or {}
     if "http" not in request:
         return event  # no event of an HTTP API: Mangum says so
-    http = {**request["http"], "path": quote(request["http"]["path"])}
-    return {**event, "requestContext": {**request, "http": http}}
+    path = request["http"]["path"]
+    if path.startswith(f"{IAM_PREFIX}/") and "iam" in (request.get("authorizer") or {}):
+        path = path.removeprefix(IAM_PREFIX)
+    return {**event, "requestContext": {**request, "http": {**request["http"], "path": quote(path)}}}

@@ -1,38 +1,63 @@
 """What surrounds every request: its id, its log line, and an answer to what nobody expected."""
 
 import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from time import perf_counter
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from shared.domain.cost import request_cost_nusd
 from shared.domain.errors import SluiceError
+from shared.web.deprecation import DEPRECATED, Deprecations
+from shared.web.metrics import RequestMetrics
 from shared.web.problems import problem
-from shared.web.requests import begin, header, record_of, route_of
+from shared.web.requests import RequestRecord, begin, header, record_of, route_of, speaks_v2
+
+_DYNAMODB_WRITES = frozenset({"dynamodb.UpdateItem", "dynamodb.PutItem", "dynamodb.DeleteItem"})
+
+
+AwsCallCounts = Callable[[], Mapping[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What a function's lines tell beside the requests themselves.
+
+    `calls` counts the AWS calls since `start_calls`; `memory_mb` is what the function has, for the cost of a request.
+    """
+
+    metrics: RequestMetrics = field(default_factory=lambda: RequestMetrics(""))
+    start_calls: Callable[[], None] = lambda: None
+    calls: AwsCallCounts = dict
+    memory_mb: int = 0
+    deprecated: Deprecations = field(default_factory=lambda: DEPRECATED)
 
 
 class RequestMiddleware:
     """Outermost middleware of ours, plain ASGI; writes one log line a request."""
 
-    def __init__(self, app: ASGIApp, log: logging.Logger) -> None:
+    def __init__(self, app: ASGIApp, log: logging.Logger, observed: Observed) -> None:
         self._app = app
         self._log = log
+        self._observed = observed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the request, mark its answer with `X-Request-Id`, log it."""
+        """Run the request, mark its answer with `X-Request-Id` and what was gathered for it, log it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         start = perf_counter()
+        self._observed.start_calls()
         record = begin(scope)
-        id_header = (b"x-request-id", record.request_id.encode("latin-1", "replace"))
         status, bytes_out = 0, 0
 
         async def send_marked(message: Message) -> None:
             nonlocal status, bytes_out
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], id_header]
+                message["headers"] = [*message["headers"], *self._headers(scope, record, start)]
             else:
                 bytes_out += len(message.get("body", b""))
             await send(message)
@@ -50,13 +75,25 @@ class RequestMiddleware:
                 title=SluiceError.title,
                 detail="The request failed on our side. Its id leads to the log.",
                 request_id=record.request_id,
+                v2=speaks_v2(scope),
             )
             await answer(scope, receive, send_marked)
         self._write(scope, status, bytes_out, (perf_counter() - start) * 1e3)
 
+    def _headers(self, scope: Scope, record: RequestRecord, start: float) -> list[tuple[bytes, bytes]]:
+        headers = {"x-request-id": record.request_id, **record.headers}
+        if record.steps:
+            steps = {**record.steps, "total": (perf_counter() - start) * 1e3}
+            headers["server-timing"] = ", ".join(f"{name};dur={ms:.3f}" for name, ms in steps.items())
+        if self._observed.deprecated and (route := scope.get("route")) is not None:
+            deprecation = self._observed.deprecated.get(f"{scope['method']} {route.path}")
+            headers |= deprecation.headers() if deprecation else {}
+        return [(name.lower().encode("latin-1"), text.encode("latin-1", "replace")) for name, text in headers.items()]
+
     def _write(self, scope: Scope, status: int, bytes_out: int, total_ms: float) -> None:
         record = record_of(scope)
         length = header(scope, b"content-length")
+        calls = self._observed.calls()
         fields = {
             "request_id": record.request_id,
             "route": route_of(scope),
@@ -68,5 +105,18 @@ class RequestMiddleware:
             "cold_start": scope["app"].state.cold,
             **record.log,
         }
+        if record.steps:
+            fields["steps_ms"] = {name: round(ms, 3) for name, ms in record.steps.items()}
+        if calls:
+            fields["aws_calls"] = calls
+        if self._observed.memory_mb:
+            fields["cost_nusd"] = _cost(total_ms, self._observed.memory_mb, calls)
+        self._observed.metrics.add(fields)
         scope["app"].state.cold = False
         self._log.log(logging.ERROR if status >= 500 else logging.INFO, "request", extra={"fields": fields})
+
+
+def _cost(ms: float, memory_mb: int, calls: Mapping[str, int]) -> int:
+    writes = sum(count for name, count in calls.items() if name in _DYNAMODB_WRITES)
+    reads = sum(count for name, count in calls.items() if name.startswith("dynamodb.")) - writes
+    return request_cost_nusd(ms=ms, memory_mb=memory_mb, writes=writes, reads=reads)

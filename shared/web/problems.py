@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
+from math import ceil
 from typing import Any
 
 import orjson
@@ -33,16 +34,29 @@ STATUS: Mapping[type[errors.SluiceError], HTTPStatus] = {
     errors.ImageTooLarge: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.TextTooLong: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.Unauthenticated: HTTPStatus.UNAUTHORIZED,
+    errors.CredentialExpired: HTTPStatus.UNAUTHORIZED,
+    errors.InvalidIdempotencyKey: HTTPStatus.BAD_REQUEST,
+    errors.IdempotencyMismatch: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.Refused: HTTPStatus.FORBIDDEN,
     errors.InsufficientScope: HTTPStatus.FORBIDDEN,
     errors.NotFound: HTTPStatus.NOT_FOUND,
     errors.ModelNotFound: HTTPStatus.NOT_FOUND,
     errors.VersionNotFound: HTTPStatus.NOT_FOUND,
+    errors.KeyNotFound: HTTPStatus.NOT_FOUND,
+    errors.TenantNotFound: HTTPStatus.NOT_FOUND,
+    errors.PlanNotFound: HTTPStatus.NOT_FOUND,
+    errors.Conflict: HTTPStatus.CONFLICT,
+    errors.IdempotencyInFlight: HTTPStatus.CONFLICT,
+    errors.TooManyRequests: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.RateLimited: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.QuotaExceeded: HTTPStatus.TOO_MANY_REQUESTS,
     errors.InvalidPackage: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.DigestMismatch: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.VersionConflict: HTTPStatus.CONFLICT,
     errors.BackendError: HTTPStatus.BAD_GATEWAY,
     errors.BackendUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.LimiterUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.IdempotencyUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.BackendTimeout: HTTPStatus.GATEWAY_TIMEOUT,
     errors.BackendRejected: HTTPStatus.BAD_GATEWAY,
 }
@@ -58,8 +72,8 @@ def status_of(error: type[errors.SluiceError]) -> HTTPStatus:
     return next(STATUS[base] for base in error.__mro__ if base in STATUS)
 
 
-def problem_of(error: errors.SluiceError, request_id: str) -> Response:
-    """The answer for an error of ours."""
+def problem_of(error: errors.SluiceError, request_id: str, *, v2: bool = False) -> Response:
+    """The answer for an error of ours; see `problem`."""
     return problem(
         status_of(type(error)),
         code=error.code,
@@ -67,6 +81,9 @@ def problem_of(error: errors.SluiceError, request_id: str) -> Response:
         detail=error.detail,
         request_id=request_id,
         fields=error.fields,
+        # Whole seconds (RFC 9110, 10.2.3), rounded up: who comes back too early is refused again.
+        headers=None if error.retry_after_s is None else {"Retry-After": str(max(1, ceil(error.retry_after_s)))},
+        v2=v2,
     )
 
 
@@ -79,8 +96,13 @@ def problem(
     request_id: str,
     fields: Iterable[errors.FieldError] = (),
     headers: Mapping[str, str] | None = None,
+    v2: bool = False,
 ) -> Response:
-    """One problem document: members as RFC 9457 has them, and `code`, `request_id`, `errors` of our own."""
+    """One problem document: members as RFC 9457 has them, and `code`, `request_id`, `errors` of our own.
+
+    With `v2` also `error`, the only member that clients of the Open Inference Protocol read.
+    Source: Open Inference Protocol, "Inference Response JSON Error Object".
+    """
     document: dict[str, Any] = {
         "type": f"urn:sluice:problem:{code}",
         "title": title,
@@ -90,6 +112,8 @@ def problem(
         "request_id": request_id,
         "errors": [{"pointer": field.pointer, "detail": field.detail} for field in fields],
     }
+    if v2:
+        document["error"] = detail
     return Response(
         orjson.dumps(document),
         status_code=status.value,

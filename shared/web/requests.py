@@ -8,22 +8,28 @@ from uuid import uuid4
 
 from starlette.types import Scope
 
-from shared.domain.errors import ModelNotFound, Unauthenticated
-from shared.domain.principal import Principal
+from shared.domain.errors import ModelNotFound, VersionNotFound
 
 _STATE_KEY = "sluice"
 # As `shared.schemas.manifest.ModelName` has it; told here before any store is asked.
 _MODEL_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_VERSION = re.compile(r"[1-9][0-9]{0,8}")
 # What may travel on in headers and in SageMaker's custom attributes, which separate their fields by `;` and `,`.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._~+/=:-]{1,128}")
 
 
 @dataclass(slots=True)
 class RequestRecord:
-    """`log` are members of the request's log line: never inputs, never a credential."""
+    """What is gathered while a request is answered.
+
+    `log` are members of its log line: never a credential, inputs only where the endpoint's settings ask for them.
+    `headers` go into its answer, whatever that is; `steps` are the times of its steps in milliseconds.
+    """
 
     request_id: str
     log: dict[str, Any] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+    steps: dict[str, float] = field(default_factory=dict)
 
 
 def begin(scope: Scope) -> RequestRecord:
@@ -47,14 +53,10 @@ def header(scope: Scope, name: bytes) -> str | None:
     return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), None)
 
 
-def principal_of(scope: Scope) -> Principal:
-    """The caller, as the authorizer named it through API Gateway; Unauthenticated if it did not run."""
-    try:
-        principal = Principal.from_context(scope["aws.event"]["requestContext"]["authorizer"]["lambda"])
-    except (KeyError, TypeError):
-        raise Unauthenticated("The request reached the function without passing the authorizer.") from None
-    record_of(scope).log.update(tenant=principal.tenant, key_id=principal.key_id)
-    return principal
+def speaks_v2(scope: Scope) -> bool:
+    """Whether the path is below that of the Open Inference Protocol, whose clients read errors in their own way."""
+    path: str = scope["path"]
+    return path == "/v2" or path.startswith("/v2/")
 
 
 def model_name(text: str) -> str:
@@ -64,10 +66,24 @@ def model_name(text: str) -> str:
     return text
 
 
+def model_version(text: str) -> int:
+    """A version as a path gives it; VersionNotFound for what cannot be one."""
+    if not _VERSION.fullmatch(text):
+        raise VersionNotFound("A version is an integer from 1.")
+    return int(text)
+
+
 def route_of(scope: Scope) -> str:
-    """The route as the template names it, such as `GET /v1/models/{model}`; the bare method outside of API Gateway."""
+    """The route of a request, such as `GET /v1/models/{model}`; the bare method where there is none.
+
+    The template's, unless that is a wildcard: then the one that the function found.
+    """
     event: Mapping[str, Any] = scope.get("aws.event") or {}
-    return str(event.get("routeKey") or scope["method"])
+    key = str(event.get("routeKey") or "")
+    found = scope.get("route")
+    if (not key or key.startswith("ANY ")) and found is not None:
+        return f"{scope['method']} {found.path}"
+    return key or str(scope["method"])
 
 
 def _request_id(scope: Scope) -> str:

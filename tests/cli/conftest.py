@@ -127,6 +127,18 @@ def publishing(down: Cli, local_aws: LocalAws) -> Iterator[Cli]:
     down.home.release()
 
 
+@pytest.fixture
+def administering(down: Cli, local_aws: LocalAws) -> Iterator[Cli]:
+    """The command where a stack is up, with the real stores of keys, tenants and usage."""
+    stores = local_aws.stack.resources
+    outputs = {f"{name}Name": stores[name].name for name in ("KeysTable", "TenantsTable", "UsageTable")}
+    outputs["KeyPepperArn"] = stores["KeyPepper"].name
+    down.home.claim()
+    down.home.publish(replace(local_stack("http://127.0.0.1:1"), aws_endpoint_url=local_aws.url, outputs=outputs))
+    yield down
+    down.home.release()
+
+
 def local_stack(url: str) -> LocalStack:
     import os
 

@@ -11,22 +11,40 @@ from tests.adapters.samples import unique
 from tests.conftest import LocalAws
 
 
-def _table(key: str, *sort: str) -> dict[str, Any]:
-    keys = [{"AttributeName": key, "KeyType": "HASH"}, *({"AttributeName": name, "KeyType": "RANGE"} for name in sort)]
-    attributes = [{"AttributeName": key, "AttributeType": "S"}]
-    attributes += [{"AttributeName": name, "AttributeType": "N"} for name in sort]
+def _table(*keys: str) -> dict[str, Any]:
+    """A table with these keys, each with its type: `version:N`."""
+    named = [key.split(":") for key in keys]
+    schema = [
+        {"AttributeName": name, "KeyType": kind} for (name, _), kind in zip(named, ("HASH", "RANGE"), strict=False)
+    ]
+    attributes = [{"AttributeName": name, "AttributeType": type_} for name, type_ in named]
     return {
         "Type": "AWS::DynamoDB::Table",
-        "Properties": {"BillingMode": "PAY_PER_REQUEST", "AttributeDefinitions": attributes, "KeySchema": keys},
+        "Properties": {"BillingMode": "PAY_PER_REQUEST", "AttributeDefinitions": attributes, "KeySchema": schema},
     }
 
 
-def template(api_url: str, *, functions: bool = True) -> str:
-    """The stores and a function of `template.yaml`, as far as the local AWS services know such resources."""
+def _keys_table() -> dict[str, Any]:
+    table = _table("key_id:S")
+    table["Properties"]["AttributeDefinitions"].append({"AttributeName": "tenant", "AttributeType": "S"})
+    schema = [{"AttributeName": "tenant", "KeyType": "HASH"}, {"AttributeName": "key_id", "KeyType": "RANGE"}]
+    table["Properties"]["GlobalSecondaryIndexes"] = [
+        {"IndexName": "by_tenant", "KeySchema": schema, "Projection": {"ProjectionType": "ALL"}}
+    ]
+    return table
+
+
+def template(api_url: str, *, functions: bool = True, pepper: str = "none") -> str:
+    """The stores and a function of `template.yaml`, as far as the local AWS services know such resources.
+
+    Secrets are not among them: `pepper` is the name of one that is there.
+    """
     trust = {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}
     resources: dict[str, Any] = {
-        "KeysTable": _table("key_id"),
-        "ModelsTable": _table("model", "version"),
+        "KeysTable": _keys_table(),
+        "TenantsTable": _table("kind:S", "name:S"),
+        "UsageTable": _table("tenant:S", "period:S"),
+        "ModelsTable": _table("model:S", "version:N"),
         "ModelBucket": {"Type": "AWS::S3::Bucket"},
         "Role": {"Type": "AWS::IAM::Role", "Properties": {"AssumeRolePolicyDocument": {"Statement": [trust]}}},
     }
@@ -44,6 +62,9 @@ def template(api_url: str, *, functions: bool = True) -> str:
         "ApiUrl": api_url,
         "ModelsTableName": {"Ref": "ModelsTable"},
         "KeysTableName": {"Ref": "KeysTable"},
+        "TenantsTableName": {"Ref": "TenantsTable"},
+        "UsageTableName": {"Ref": "UsageTable"},
+        "KeyPepperArn": pepper,
         "ModelBucketName": {"Ref": "ModelBucket"},
     }
     return json.dumps(

@@ -1,6 +1,8 @@
 """Limits before parsing, and one clear error for each way of not being a document."""
 
+import json
 import time
+from typing import Any
 
 import numpy as np
 import orjson
@@ -15,10 +17,11 @@ from shared.domain.errors import (
     NotJson,
     PayloadTooLarge,
     SluiceError,
+    TextTooLong,
     TooDeep,
     UnknownField,
 )
-from tests.codecs.signatures import BOUNDED, LIMITS
+from tests.codecs.signatures import BOUNDED, LIMITS, MANY
 
 SHALLOW = JsonLimits(max_bytes=200, max_depth=3, max_values=20)
 
@@ -153,3 +156,49 @@ def test_every_integer_scalar_of_numpy_is_written() -> None:
 def test_a_repeated_name_is_seen_through_escapes() -> None:
     with pytest.raises(UnknownField, match="twice"):
         refuse_repeats(b'{"instances": [1, 1], "inst\\u0061nces": [1]}', ["instances"])
+
+
+def longest_text(document: Any) -> int:
+    """The longest string that is no `b64`, in bytes as JSON writes it."""
+    if isinstance(document, str):
+        return len(json.dumps(document, ensure_ascii=False).encode()) - 2
+    if isinstance(document, list):
+        return max(map(longest_text, document), default=0)
+    if isinstance(document, dict):
+        values = [
+            0 if key == "b64" and isinstance(value, str) else longest_text(value) for key, value in document.items()
+        ]
+        return max([*map(longest_text, document), *values], default=0)
+    return 0
+
+
+TEXTS = st.text(alphabet='ab"\\\n é[{:,', max_size=12) | st.text(alphabet='x"', min_size=8, max_size=30)
+DOCUMENTS = st.recursive(
+    TEXTS | st.integers(10**6, 10**30) | st.none(),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(TEXTS, inner, max_size=3)
+        | st.fixed_dictionaries({"b64": st.text(alphabet="QUJD", max_size=40)})
+    ),
+    max_leaves=12,
+)
+
+
+@MANY
+@given(DOCUMENTS, st.integers(1, 12), st.booleans())
+def test_strings_over_the_limit_are_refused_and_no_others(document: Any, limit: int, spaces: bool) -> None:
+    body = json.dumps(document, ensure_ascii=False, separators=None if spaces else (",", ":")).encode()
+    limits = JsonLimits(max_string=limit)
+    if longest_text(document) > limit:
+        with pytest.raises(TextTooLong):
+            loads(body, limits)
+    else:
+        assert loads(body, limits) == orjson.loads(body)
+
+
+def test_a_string_in_a_long_body_of_numbers_is_found() -> None:
+    numbers = b"[" + b"1234567890," * 5000
+    limits = JsonLimits(max_string=1000)
+    assert len(loads(numbers + b'"' + b"x" * 1000 + b'"]', limits)) == 5001
+    with pytest.raises(TextTooLong):
+        loads(numbers + b'"' + b"x" * 1001 + b'"]', limits)

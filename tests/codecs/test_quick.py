@@ -310,3 +310,42 @@ def test_answers(data: st.DataObject, binary: bool, request_id: str) -> None:
     assert orjson.loads(got[:got_length]) == orjson.loads(body[:length])
     assert got_length is None or length is None or got[got_length:] == body[length:]
     assert quick == quick_v2_answer("m", "7", request_id, outputs, signature, binary=binary)
+
+
+@pytest.mark.parametrize("is_binary", [True, False])
+@pytest.mark.parametrize(
+    "refused",
+    [
+        b'"outputs":[{"name":"y","parameters":{"classification":3}}],',
+        b'"outputs":[{"name":"y","parameters":{"shared_memory_region":"r","shared_memory_byte_size":8}}],',
+        b'"outputs":[{"name":"y","parameters":{"classific\\u0061tion":1}}],',
+    ],
+)
+def test_the_quick_ways_step_aside_for_what_is_not_offered(refused: bytes, is_binary: bool) -> None:
+    signature = row(DType.FP32)
+    values = np.array([[1.5, 2.5]], np.float32)
+
+    def body(outputs: bytes) -> tuple[bytes, int | None]:
+        tensor = b'{"name":"x","datatype":"FP32","shape":[1,2],%s}'
+        if not is_binary:
+            return b'{%s"inputs":[%s]}' % (outputs, tensor % b'"data":[1.5,2.5]'), None
+        head = b'{%s"inputs":[%s]}' % (outputs, tensor % b'"parameters":{"binary_data_size":8}')
+        return head + values.tobytes(), len(head)
+
+    asked = b'"outputs":[{"name":"y","parameters":{"classification":0}}],'
+    for taken in (b"", asked, b""):
+        assert check(*body(taken), signature)
+    for _ in range(3):
+        assert strict(*body(refused), signature, LIMITS) is None
+        assert quick_v2(*body(refused), signature, LIMITS) is None
+    assert check(*body(asked), signature)
+
+
+def test_the_quick_ways_step_aside_for_shared_memory() -> None:
+    signature = row(DType.FP32)
+    shared = b'{"shared_memory_region":"r","shared_memory_byte_size":8}'
+    for data in (b"", b',"data":[1,2]'):
+        body = b'{"inputs":[{"name":"x","datatype":"FP32","shape":[1,2],"parameters":%s%s}]}' % (shared, data)
+        for _ in range(2):
+            assert strict(body, None, signature, LIMITS) is None
+            assert quick_v2(body, None, signature, LIMITS) is None

@@ -81,6 +81,25 @@ REFUSED: list[tuple[Any, bytes, str, str | None]] = [
         "wrong_dtype",
         "/outputs/0/parameters/binary_data",
     ),
+    *(
+        (request({**without("data"), "parameters": {name: "r"}}), b"", "unknown_field", f"{X}/parameters/{name}")
+        for name in ("shared_memory_region", "shared_memory_offset", "shared_memory_byte_size")
+    ),
+    (
+        request(entry(), outputs=[{"name": "y", "parameters": {"shared_memory_region": "r"}}]),
+        b"",
+        "unknown_field",
+        "/outputs/0/parameters/shared_memory_region",
+    ),
+    *(
+        (
+            request(entry(), outputs=[{"name": "y"}, {"name": "z", "parameters": {"classification": classes}}]),
+            b"",
+            "unknown_field",
+            "/outputs/1/parameters/classification",
+        )
+        for classes in (3, "3", True)
+    ),
     (request(without("name")), b"", "missing_field", f"{X}/name"),
     (request(entry(name="")), b"", "missing_field", f"{X}/name"),
     (request(entry(name=5)), b"", "missing_field", f"{X}/name"),

@@ -99,7 +99,7 @@ def test_an_aws_command_is_an_operation_with_these_members(command: Command) -> 
 
 @pytest.mark.parametrize("command", [*commands("sluice"), *commands("sam"), *commands("curl")], ids=name)
 def test_files_named_in_commands_exist(command: Command) -> None:
-    words = [word.removeprefix("@") for word in command.words[1:] if re.search(r"/.*\.\w+$", word)]
+    words = [re.sub(r"^(\w+=)?@", "", word) for word in command.words[1:] if re.search(r"/.*\.\w+$", word)]
     named = [word for word in words if "://" not in word and not MADE.match(word)]
     assert [word for word in named if not (ROOT / word).exists()] == []
 

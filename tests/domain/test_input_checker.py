@@ -108,8 +108,7 @@ def test_an_optional_input_may_be_left_out() -> None:
 def test_an_optional_input_of_a_fixed_shape_has_no_rows() -> None:
     checker = InputChecker(BIASED)
     alone, both = {"x": np.ones((3, 2), F)}, {"bias": np.ones(2, F), "x": np.ones((3, 2), F)}
-    assert (checker.rows(checker(Inputs(alone))), checker.mergeable(alone)) == (3, True)
-    assert (checker.rows(checker(Inputs(both))), checker.mergeable(both)) == (3, False)
+    assert checker.rows(checker(Inputs(alone))) == checker.rows(checker(Inputs(both))) == 3
     with pytest.raises(InvalidRequest):
         checker(Inputs({"x": np.ones((1, 2), F), "bias": np.ones(3, F)}))
 
@@ -117,7 +116,7 @@ def test_an_optional_input_of_a_fixed_shape_has_no_rows() -> None:
 def test_an_optional_input_with_rows_has_as_many_as_the_others() -> None:
     checker = InputChecker(WEIGHTED)
     given = {"x": np.ones((3, 2), F), "w": np.ones(3, F)}
-    assert checker.mergeable(checker(Inputs(given)))
+    assert checker.rows(checker(Inputs(given))) == 3
     with pytest.raises(InvalidRequest) as caught:
         checker(Inputs({"x": np.ones((3, 2), F), "w": np.ones(2, F)}))
     assert caught.value.code == "wrong_shape"
@@ -125,8 +124,7 @@ def test_an_optional_input_with_rows_has_as_many_as_the_others() -> None:
 
 def test_rows_without_a_batch() -> None:
     checker = InputChecker(takes(spec("x", DType.FP32, (4,)), batched=False))
-    tensors = checker(Inputs({"x": np.ones(4, F)}))
-    assert (checker.rows(tensors), checker.mergeable(tensors)) == (1, False)
+    assert checker.rows(checker(Inputs({"x": np.ones(4, F)}))) == 1
 
 
 def test_values_in_another_layout_are_named_as_their_caller_gave_them() -> None:

@@ -7,10 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from functions.predict.settings import Settings
 from shared.domain.dtypes import DType
 from shared.domain.model import ModelVersion, Placement
+from shared.domain.ports import Allowance
 from shared.domain.principal import Principal
 from shared.domain.signature import Signature, TensorSpec
+from shared.usecases.admit import Admit
+from shared.web.admission import Door
+from shared.web.callers import Callers
 from tests.fakes import package_file
 
 EVENTS = Path(__file__).parents[1] / "events"
@@ -82,6 +87,25 @@ class Function:
     ) -> Answer:
         """One request; a `body` that is neither text nor bytes is sent as JSON."""
         return Answer.of(self.handler(event(method, path, route, body, headers, principal), self.context))
+
+
+def predict_settings(**values: Any) -> Settings:
+    """Settings of the predict function; its stores have names, and nothing is behind them."""
+    stores = ("models", "keys", "tenants", "usage", "endpoints", "limits", "idempotency")
+    named = {f"{store}_table": store for store in stores}
+    return Settings(**{"service": "predict", "model_bucket": "bucket", "data_bucket": "data", **named, **values})
+
+
+class Unlimited:
+    """A `RateLimiter` that lets everything pass."""
+
+    def take(self, principal: Principal) -> Allowance:
+        return Allowance(())
+
+
+def open_door() -> Door:
+    """A door that asks for a caller, and for nothing else."""
+    return Door(Callers(), Admit(Unlimited()))
 
 
 def event(

@@ -11,14 +11,14 @@ from botocore.session import Session
 from functions.api import bootstrap as api
 from functions.authorizer import bootstrap as authorizer
 from functions.predict import bootstrap as predict
+from infra.local.seed import PLAN, seed_keys
 from infra.local.stack import REGION
 from shared.adapters.aws import client
-from shared.adapters.dynamodb_keys import DynamoDBKeys
 from shared.adapters.dynamodb_models import DynamoDBModels
 from shared.adapters.s3_packages import S3Packages
-from shared.domain.credentials import new_key
 from shared.domain.dtypes import DType
 from shared.domain.model import PackageDescription, Placement
+from shared.domain.principal import Principal
 from shared.domain.signature import Signature, TensorSpec
 from shared.usecases.publish_model import PublishModel
 from tests.adapters.samples import unique
@@ -44,13 +44,9 @@ def environment(local_aws: LocalAws, monkeypatch: pytest.MonkeyPatch, tmp_path: 
         "AWS_SECRET_ACCESS_KEY": "test",
     }.items():
         monkeypatch.setenv(name, value)
-    return {
-        "SLUICE_KEYS_TABLE": local_aws.keys_table,
-        "SLUICE_MODELS_TABLE": local_aws.models_table,
-        "SLUICE_MODEL_BUCKET": local_aws.bucket,
-        "SLUICE_ENDPOINT_NAME": "",
-        "SLUICE_CACHE_DIR": str(tmp_path / "cache"),
-    }
+    functions = local_aws.stack.functions.values()
+    given = {name: value for function in functions for name, value in function.environment.items() if value}
+    return {**given, "SLUICE_CACHE_DIR": str(tmp_path / "cache")}
 
 
 class Described:
@@ -134,17 +130,15 @@ def test_the_catalogue_and_the_contract_show_a_published_model(
     assert model in [summary["name"] for summary in function("GET", "/v1/models").json["models"]]
     assert function("GET", f"/v1/models/{model}").json["signature"]["inputs"][0]["shape"] == [-1, 2]
     operation = function("GET", "/openapi.json", principal=None).json["paths"][f"/v1/models/{model}/predict"]["post"]
-    assert operation["requestBody"]["content"]["application/json"]["example"] == {"instances": [[1, 2]]}
+    shown = operation["requestBody"]["content"]["application/json"]["examples"]
+    assert shown["rows"]["value"] == {"instances": [[1, 2]]}
 
 
-def test_the_authorizer_knows_a_stored_key_and_no_other(
-    environment: Mapping[str, str], local_aws: LocalAws, aws_session: Session
-) -> None:
-    text, key = new_key("acme", frozenset({"predict"}), "demo")
-    dynamodb = client("dynamodb", session=aws_session, endpoint_url=local_aws.url)
-    DynamoDBKeys(dynamodb, local_aws.keys_table).add(key)
+def test_the_authorizer_knows_a_stored_key_and_no_other(environment: Mapping[str, str], local_aws: LocalAws) -> None:
+    credential = f"Bearer {seed_keys(local_aws.stack, local_aws.url).api_key}"
     handler = authorizer.build(environment)
     event = json.loads((EVENTS / "authorizer.json").read_text())
     assert handler(event, None) == {"isAuthorized": False}
-    allowed = handler({**event, "identitySource": [f"Bearer {text}"]}, None)
-    assert (allowed["isAuthorized"], allowed["context"]["tenant"]) == (True, "acme")
+    allowed = handler({**event, "identitySource": [credential]}, None)
+    assert (allowed["isAuthorized"], allowed["context"]["tenant"]) == (True, "demo")
+    assert Principal.from_context(allowed["context"]).limits == PLAN.limits

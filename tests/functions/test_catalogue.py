@@ -9,7 +9,7 @@ from shared.domain.principal import Principal
 from shared.schemas.api import ModelDocument, ModelList, Problem, VersionDocument
 from tests.fakes import InMemoryModels
 from tests.functions.conftest import Serve
-from tests.functions.support import Function, published
+from tests.functions.support import Function, open_door, published
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def registry() -> InMemoryModels:
 
 @pytest.fixture
 def function(serve: Serve, registry: InMemoryModels, log: logging.Logger) -> Function:
-    return serve(application(registry, log, contract_ttl_s=0))
+    return serve(application(registry, log, door=open_door(), contract_ttl_s=0))
 
 
 def code(function: Function, path: str, principal: Principal | None = None) -> tuple[int, str]:

@@ -45,8 +45,10 @@ def cold_import(stack: StackSpec, function: str) -> set[str]:
     ("function", "needed", "refused"),
     [
         ("AuthorizerFunction", {"botocore"}, {"numpy", "onnxruntime", "PIL", "orjson", "tokenizers", "asyncio"} | WEB),
-        ("PredictFunction", {"onnxruntime", "numpy", "fastapi"}, {"tokenizers"}),
+        ("PredictFunction", {"onnxruntime", "numpy", "fastapi"}, {"tokenizers", "google", "jwt", "cryptography"}),
         ("ApiFunction", {"fastapi", "pydantic"}, {"numpy", "onnxruntime", "PIL", "tokenizers"}),
+        ("AdminFunction", {"fastapi", "pydantic"}, {"numpy", "onnxruntime", "PIL", "jwt", "cryptography"}),
+        ("TelemetryFunction", {"botocore"}, {"numpy", "onnxruntime", "orjson", "jwt", "cryptography"} | WEB),
         (
             "ReleaseCheckFunction",
             {"botocore", "pydantic"},
@@ -63,11 +65,20 @@ def test_a_function_imports_what_its_path_needs(
 
 
 def test_every_function_of_the_template_is_held_to_it(stack: StackSpec) -> None:
-    assert set(stack.functions) == {"AuthorizerFunction", "PredictFunction", "ApiFunction", "ReleaseCheckFunction"}
+    assert set(stack.functions) == {
+        "AdminFunction",
+        "ApiFunction",
+        "AuthorizerFunction",
+        "PredictFunction",
+        "ReleaseCheckFunction",
+        "TelemetryFunction",
+    }
 
 
 # The check before a release starts with any settings, and reports bad ones to CodeDeploy: see its own tests.
-@pytest.mark.parametrize("function", ["AuthorizerFunction", "PredictFunction", "ApiFunction"])
+@pytest.mark.parametrize(
+    "function", ["AuthorizerFunction", "PredictFunction", "ApiFunction", "AdminFunction", "TelemetryFunction"]
+)
 def test_a_bad_setting_stops_the_start_with_its_name(stack: StackSpec, function: str) -> None:
     spec = stack.functions[function]
     done = subprocess.run(

@@ -12,11 +12,12 @@ from functions.api.bootstrap import application
 from functions.api.documentation import CONTRACT, MAX_MODELS
 from infra.local.stack import StackSpec
 from infra.openapi import render
+from shared.codecs.content.media import KNOWN, MULTIPART
 from shared.domain.dtypes import DType
 from shared.domain.signature import Content, Signature, TensorSpec
 from tests.fakes import InMemoryModels
 from tests.functions.conftest import Serve
-from tests.functions.support import SIGNATURE, Function, published
+from tests.functions.support import SIGNATURE, Function, open_door, published
 
 IMAGE = TensorSpec("image", DType.FP32, (None, 4), layouts=((2, 2),), content=Content.IMAGE, minimum=0, maximum=16)
 TEXT = TensorSpec("text", DType.BYTES, (None,), content=Content.TEXT, max_length=5)
@@ -37,7 +38,7 @@ def registry() -> InMemoryModels:
 
 @pytest.fixture
 def function(serve: Serve, registry: InMemoryModels, log: logging.Logger) -> Function:
-    return serve(application(registry, log, contract_ttl_s=60))
+    return serve(application(registry, log, door=open_door(), contract_ttl_s=60))
 
 
 @pytest.fixture
@@ -58,7 +59,9 @@ def test_the_document_is_valid_openapi_3_1(document: dict[str, Any]) -> None:
 
 def test_it_has_every_route_of_the_template_but_its_own(document: dict[str, Any], stack: StackSpec) -> None:
     (api,) = stack.http_apis.values()
-    routes = {(route.method, route.path): route for route in api.routes if not re.match("/docs|/openapi", route.path)}
+    # The routes for signed requests are the others' below /iam; the page and the document do not describe themselves.
+    hidden = re.compile("/docs|/openapi|/iam/")
+    routes = {(route.method, route.path): route for route in api.routes if not hidden.match(route.path)}
     described = {
         (method.upper(), path): operation
         for path, operations in json.loads(CONTRACT.read_text())["paths"].items()
@@ -72,7 +75,7 @@ def test_it_has_every_route_of_the_template_but_its_own(document: dict[str, Any]
 def test_problems_are_declared_with_their_codes(document: dict[str, Any]) -> None:
     responses = document["paths"]["/v1/models/{model}/predict"]["post"]["responses"]
     assert set(responses) == {
-        "200", "400", "401", "403", "404", "413", "415", "422", "500", "502", "503", "504",
+        "200", "400", "401", "403", "404", "406", "409", "413", "415", "422", "429", "500", "502", "503", "504",
     }  # fmt: skip
     for status, response in responses.items():
         if status != "200":
@@ -98,8 +101,10 @@ def schema_of(document: dict[str, Any], model: str, part: str) -> OAS31Validator
 @pytest.mark.parametrize("model", ["pair", "two.parts"])
 def test_the_example_fits_the_schema(document: dict[str, Any], model: str) -> None:
     content = document["paths"][f"/v1/models/{model}/predict"]["post"]["requestBody"]["content"]["application/json"]
-    assert content["example"]["instances"]
-    schema_of(document, model, "request").validate(content["example"])
+    values = [example["value"] for example in content["examples"].values()]
+    assert values[0]["instances"]
+    for value in values:
+        schema_of(document, model, "request").validate(value)
 
 
 @pytest.mark.parametrize(
@@ -153,12 +158,43 @@ def test_the_schema_says_what_predictions_look_like(
     assert schema_of(document, model, "response").is_valid(answer) is fits
 
 
+@pytest.mark.parametrize("path", ["/v1/models/{model}/predict", "/v1/models/pair/predict"])
+def test_the_types_of_the_route_are_listed(document: dict[str, Any], path: str) -> None:
+    operation = document["paths"][path]["post"]
+    assert set(operation["requestBody"]["content"]) == {*KNOWN, MULTIPART}
+    assert set(operation["responses"]["200"]["content"]) == set(KNOWN)
+
+
+def test_the_schemas_of_a_model_are_documents_of_their_own(function: Function) -> None:
+    answer = function("GET", "/v1/models/two.parts/schema")
+    assert (answer.status, answer.json["model"], answer.json["version"]) == (200, "two.parts", 1)
+    request, response = (OAS31Validator(answer.json[part]) for part in ("request", "response"))
+    for part in ("request", "response"):
+        assert answer.json[part]["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+        OAS31Validator.check_schema(answer.json[part])
+    assert request.is_valid({"instances": [{"text": "hi", "image": [1, 2, 3, 4]}]})
+    assert not request.is_valid({"instances": [{"text": "hi", "image": [1, 2, 3, 99]}]})
+    served: dict[str, Any] = {"name": "two.parts", "version": 1, "variant": "main", "backend": "function"}
+    made: dict[str, Any] = {
+        "predictions": [{"label": "yes", "vector": [1, 2, 3]}],
+        "model": served,
+        "prediction_id": "1",
+    }
+    assert response.is_valid(made)
+    assert not response.is_valid(made | {"model": served | {"version": 2}})
+
+
+def test_there_is_no_schema_of_an_unknown_model_and_none_without_a_caller(function: Function) -> None:
+    assert function("GET", "/v1/models/nothing/schema").json["code"] == "model_not_found"
+    assert function("GET", "/v1/models/pair/schema", principal=None).status == 401
+
+
 def test_the_document_is_kept_for_its_time(serve: Serve, registry: InMemoryModels, log: logging.Logger) -> None:
-    kept = serve(application(registry, log, contract_ttl_s=60))
+    kept = serve(application(registry, log, door=open_door(), contract_ttl_s=60))
     first = kept("GET", "/openapi.json").body
     registry.add(published("late"))
     assert kept("GET", "/openapi.json").body == first
-    renewed = serve(application(registry, log, contract_ttl_s=0))
+    renewed = serve(application(registry, log, door=open_door(), contract_ttl_s=0))
     assert "/v1/models/late/predict" in renewed("GET", "/openapi.json").json["paths"]
 
 
@@ -166,7 +202,7 @@ def test_the_document_stays_below_lambdas_limit(serve: Serve, log: logging.Logge
     wide = TensorSpec("x", DType.FP32, (None, 30), features=tuple(f"a feature with a name {i}" for i in range(30)))
     signature = Signature(inputs=(wide,), outputs=SIGNATURE.outputs)
     registry = InMemoryModels(*(published(f"m{number}", signature=signature) for number in range(MAX_MODELS + 50)))
-    function = serve(application(registry, log, contract_ttl_s=0))
+    function = serve(application(registry, log, door=open_door(), contract_ttl_s=0))
     assert len(function("GET", "/openapi.json").body) < 5_000_000
 
 

@@ -14,7 +14,7 @@ from tests.functions.support import EVENTS
 REFERENCE: Final = EVENTS / "reference" / "apigateway_http-api-proxy.json"
 SAM: Final = ROOT / ".venv-tools/sam/bin/sam"
 # Not an HTTP request: what CodeDeploy sends, for which the SAM CLI has no event.
-OTHERS: Final = frozenset({"release_check"})
+OTHERS: Final = frozenset({"release_check", "telemetry"})
 HTTP_EVENTS: Final = sorted(path for path in EVENTS.glob("*.json") if path.stem not in OTHERS)
 # What the gateway sends only where there is some of it, and what holds names of the caller's or the route's own.
 OPTIONAL: Final = frozenset(

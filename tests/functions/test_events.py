@@ -10,8 +10,8 @@ from aws_lambda_powertools.utilities.parser.models import ApiGatewayAuthorizerRe
 from infra.local.stack import StackSpec
 from tests.functions.support import EVENTS
 
-# What CodeDeploy sends is no request: `tests/functions/test_release_check.py` runs it.
-FILES = sorted(file for file in EVENTS.glob("*.json") if not file.stem.startswith("release_check"))
+# What CodeDeploy and CloudWatch Logs send is no request: the tests of their functions run it.
+FILES = sorted(file for file in EVENTS.glob("*.json") if not file.stem.startswith(("release_check", "telemetry")))
 
 
 def read(file: Path) -> dict[str, Any]:

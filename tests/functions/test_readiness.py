@@ -2,13 +2,13 @@ import logging
 
 from functions.predict.bootstrap import application
 from functions.predict.readiness import Check, Readiness
-from functions.predict.settings import Settings
 from shared.domain.errors import BackendUnavailable
 from shared.schemas.api import Readiness as Document
 from tests.fakes import InMemoryModels
 from tests.functions.conftest import LogLines, Serve
+from tests.functions.support import open_door, predict_settings
 
-SETTINGS = Settings(models_table="models", model_bucket="bucket")
+SETTINGS = predict_settings()
 
 
 def unreachable() -> str | None:
@@ -16,7 +16,8 @@ def unreachable() -> str | None:
 
 
 def get(serve: Serve, log: logging.Logger, checks: dict[str, Check]) -> tuple[int, Document]:
-    answer = serve(application(SETTINGS, InMemoryModels(), {}, checks, log))("GET", "/ready", principal=None)
+    app = application(SETTINGS, InMemoryModels(), {}, checks, log, door=open_door())
+    answer = serve(app)("GET", "/ready", principal=None)
     return answer.status, Document.model_validate_json(answer.body)
 
 

@@ -100,8 +100,8 @@ def lambda_url(
 ) -> Iterator[str]:
     """The local Lambda service with the predict function, once as it should be and twice as it should not."""
     base = {
+        **{name: value for name, value in local_aws.stack.functions["PredictFunction"].environment.items() if value},
         "AWS_ENDPOINT_URL": local_aws.url,
-        "SLUICE_MODEL_BUCKET": local_aws.bucket,
         "SLUICE_CACHE_DIR": str(tmp_path_factory.mktemp("cache")),
     }
     variables: dict[str, dict[str, str]] = {

@@ -58,6 +58,7 @@ def publish(local_aws: LocalAws, aws_session: Session, tmp_path: Path) -> Publis
 @pytest.fixture
 def environment(local_aws: LocalAws, tmp_path: Path) -> dict[str, str]:
     """The whole environment of a function whose registry answers are kept for an hour."""
+    spec = local_aws.stack.functions["PredictFunction"]
     return {
         **{name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ},
         "AWS_ENDPOINT_URL": local_aws.url,
@@ -65,8 +66,7 @@ def environment(local_aws: LocalAws, tmp_path: Path) -> dict[str, str]:
         "AWS_ACCESS_KEY_ID": "of-the-snapshot",
         "AWS_SECRET_ACCESS_KEY": "test",
         "OPENBLAS_NUM_THREADS": "1",
-        "SLUICE_MODELS_TABLE": local_aws.models_table,
-        "SLUICE_MODEL_BUCKET": local_aws.bucket,
+        **{name: value for name, value in spec.environment.items() if value},
         "SLUICE_CACHE_DIR": str(tmp_path / "cache"),
         "SLUICE_REGISTRY_TTL_S": "3600",
     }

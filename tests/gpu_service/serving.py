@@ -11,7 +11,7 @@ import numpy as np
 import uvloop
 
 from gpu_service.inference.dataplane import DataPlane
-from gpu_service.inference.request import Call, Decoded, InferenceRequest
+from gpu_service.inference.request import Call, InferenceRequest
 from gpu_service.model_factory import ModelFactory
 from gpu_service.models.lifecycle import Lifecycle
 from gpu_service.models.loading import PackageLoader
@@ -23,6 +23,7 @@ from gpu_service.models.sources.folder import FolderSource
 from gpu_service.models.sync import SourceSync
 from gpu_service.scheduling.executor import Executor
 from gpu_service.settings import Settings
+from shared.codecs.content.decoded import Decoded
 from shared.domain.validation import Inputs
 
 T = TypeVar("T")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shared.adapters.sagemaker_wire import BINARY_JSON, content_type
+from shared.codecs.content.media import SAGEMAKER_BINARY, sagemaker_binary
 from shared.codecs.json_documents import JsonLimits
 from shared.codecs.v2 import V2Tensor, decode_response, encode_request
 from shared.domain.dtypes import DType
@@ -109,10 +109,10 @@ def test_v2_selects_outputs(server: Server) -> None:
 
 def binary(server: Server, model: str, tensor: V2Tensor, name: str = "x") -> dict[str, V2Tensor]:
     body, header_length = encode_request({name: tensor}, request_id="b")
-    answer = server.predict(body, f"model={model}", content_type=content_type(header_length))
+    answer = server.predict(body, f"model={model}", content_type=sagemaker_binary(header_length))
     assert answer.status_code == 200, answer.text
     media_type, _, size = answer.headers["content-type"].partition(";json-header-size=")
-    assert media_type == BINARY_JSON
+    assert media_type == SAGEMAKER_BINARY
     response = decode_response(answer.content, int(size), JsonLimits())
     assert response.id == "b"
     return dict(response.outputs)
@@ -199,12 +199,12 @@ def test_unknown_content_type_names_the_known_ones(server: Server, given: str) -
     answer = server.predict(b"1,2", "model=plus", content_type=given)
     assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
     assert "application/json" in answer.json()["detail"]
-    assert BINARY_JSON in answer.json()["detail"]
+    assert SAGEMAKER_BINARY in answer.json()["detail"]
 
 
 @pytest.mark.parametrize("parameters", ["", ";json-header-size=", ";json-header-size=-1", ";json-header-size=99999999"])
 def test_binary_with_a_wrong_header_size(server: Server, parameters: str) -> None:
-    answer = server.predict(b"{}", "model=plus", content_type=BINARY_JSON + parameters)
+    answer = server.predict(b"{}", "model=plus", content_type=SAGEMAKER_BINARY + parameters)
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
 
 
@@ -218,6 +218,28 @@ def test_no_such_route(server: Server, method: str, path: str, status: int) -> N
     answer = server.client.request(method, path)
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/v2/nothing", 404, "no_such_route"),
+        ("POST", "/v2/models/plus/infer/more", 404, "no_such_route"),
+        ("GET", "/v2/models/plus/infer", 405, "method_not_allowed"),
+        ("DELETE", "/v2", 405, "method_not_allowed"),
+        ("POST", "/v2/", 405, "method_not_allowed"),
+    ],
+)
+def test_a_route_that_the_protocol_has_not_is_refused_as_its_clients_read_it(
+    server: Server, method: str, path: str, status: int, code: str
+) -> None:
+    answer = server.client.request(method, path)
+    document = answer.json()
+    assert (answer.status_code, document["code"]) == (status, code)
+    assert answer.headers["content-type"] == "application/json"
+    assert document["error"] == document["detail"]
+    assert ("allow" in answer.headers) == (status == 405)
+    assert "error" not in server.client.get("/v2x").json()
 
 
 def test_a_bad_row_is_named(server: Server) -> None:

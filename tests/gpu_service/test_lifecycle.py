@@ -2,6 +2,8 @@
 
 import http.client
 import json
+import signal
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,9 +19,12 @@ from tests.models import add_model, label_package, slow_model, write_package
 def test_ping_is_503_until_the_models_are_loaded(tmp_path: Path) -> None:
     models = tmp_path / "models"
     with running(tmp_path, SLUICE_MODEL_DIR=str(models)) as server:
-        document = server.wait_for_ping(503)
+        # Before its first look at the folder it says only that it is loading.
+        document = wait_until(
+            lambda: (found := server.ping().json()) and "SLUICE_MODEL_DIR" in found["reason"] and found
+        )
+        assert server.ping().status_code == 503
         assert document["status"] == "loading"
-        assert "SLUICE_MODEL_DIR" in document["reason"]
         write_package(tmp_path / "later/plus/1", add_model())
         (tmp_path / "later").rename(models)
         document = server.wait_for_ping(200)
@@ -95,6 +100,29 @@ def test_sigterm_answers_what_was_accepted_and_exits_with_0(tmp_path: Path) -> N
 def test_sigterm_before_anything_is_loaded(tmp_path: Path) -> None:
     with running(tmp_path, SLUICE_MODEL_DIR=str(tmp_path / "nothing")) as server:
         assert server.terminate() == 0
+
+
+def hears_sigterm(process: subprocess.Popen[bytes]) -> bool:
+    """Whether the process has a handler of its own. Source: proc_pid_status(5)."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    caught = int(status.partition("SigCgt:")[2].split()[0], 16)
+    return bool(caught >> (signal.SIGTERM - 1) & 1)
+
+
+@pytest.mark.parametrize("stub", ["", "import signal\nwhile True:\n    signal.pause()\n"])
+def test_sigterm_in_the_first_moments(tmp_path: Path, stub: str) -> None:
+    """Also while the first of the large modules is imported; process 1 would never see one without its handler."""
+    if stub:
+        (tmp_path / "uvloop.py").write_text(stub)
+    process, _ = spawn(tmp_path / "log", {"PYTHONPATH": str(tmp_path)})
+    try:
+        wait_until(lambda: hears_sigterm(process))
+        process.terminate()
+        assert process.wait(timeout=LIMIT_S) == 0
+        assert "Traceback" not in (tmp_path / "log").read_text()
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.parametrize(

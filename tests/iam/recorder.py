@@ -18,6 +18,14 @@ _OTHER_NAMES: Mapping[str, str] = {
     "s3:ListObjects": "s3:ListBucket",
     "lambda:Invoke": "lambda:InvokeFunction",
 }
+# Source: Amazon DynamoDB developer guide, "Using IAM with DynamoDB transactions".
+_IN_TRANSACTIONS: Mapping[str, str] = {
+    "Put": "PutItem",
+    "Update": "UpdateItem",
+    "Delete": "DeleteItem",
+    "ConditionCheck": "ConditionCheckItem",
+    "Get": "GetItem",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +50,29 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[Call]]:
     def note(params: Mapping[str, Any], model: Any, **_: Any) -> None:
         service = model.service_model
         # What a request is signed as is what IAM calls the service: sagemaker-runtime is sagemaker.
-        name = f"{service.signing_name}:{model.name}"
-        calls.add(Call(_OTHER_NAMES.get(name, name), _arn(service.signing_name, params)))
+        calls.update(_calls(service.signing_name, model.name, params))
 
     with monkeypatch.context() as patch:
         patch.setattr(Session, "create_client", create)
         yield calls
 
 
+def _calls(service: str, operation: str, params: Mapping[str, Any]) -> set[Call]:
+    match service, params:
+        case "dynamodb", {"RequestItems": tables}:
+            return {Call(f"dynamodb:{operation}", _arn(service, {"TableName": table})) for table in tables}
+        case "dynamodb", {"TransactItems": items}:  # each needs the permission of what it does by itself
+            steps = [step for item in items for step in item.items()]
+            return {Call(f"dynamodb:{_IN_TRANSACTIONS[kind]}", _arn(service, step)) for kind, step in steps}
+        case _:
+            name = f"{service}:{operation}"
+            return {Call(_OTHER_NAMES.get(name, name), _arn(service, params))}
+
+
 def _arn(service: str, params: Mapping[str, Any]) -> str:
     match service, params:
+        case "dynamodb", {"TableName": table, "IndexName": index}:
+            path = f"table/{table}/index/{index}"
         case "dynamodb", {"TableName": table}:
             path = f"table/{table}"
         case "s3", {"Bucket": bucket, "Key": key}:
@@ -60,6 +81,8 @@ def _arn(service: str, params: Mapping[str, Any]) -> str:
             return f"arn:aws:s3:::{bucket}"
         case "sagemaker", {"EndpointName": endpoint}:
             path = f"endpoint/{str(endpoint).lower()}"
+        case "secretsmanager", {"SecretId": secret}:
+            return str(secret)
         case "lambda", {"FunctionName": function}:
             return str(function)
         case "codedeploy", _:

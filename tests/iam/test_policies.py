@@ -11,6 +11,7 @@ from functions.api import bootstrap as api
 from functions.authorizer import bootstrap as authorizer
 from functions.predict import bootstrap as predict
 from functions.release_check import bootstrap as release_check
+from infra.local.seed import seed_keys
 from infra.local.stack import REGION, StackSpec
 from infra.local.supervisor import PARAMETERS
 from infra.local.template import load_stack
@@ -24,6 +25,9 @@ from tests.iam.recorder import Call, recorded
 
 __all__ = ["event_loops"]  # closes what the functions open
 
+# In a function's environment beside what the template gives it, for what drives the function: a key that is stored.
+API_KEY = "TEST_API_KEY"
+
 Environment = Mapping[str, str]
 Drive = Callable[[Environment, Mapping[Placement, str]], None]
 
@@ -31,7 +35,10 @@ Drive = Callable[[Environment, Mapping[Placement, str]], None]
 # ------------------------------------------------------------------ what the functions do
 def drive_authorizer(environment: Environment, models: Mapping[Placement, str]) -> None:
     handler = authorizer.build(environment)
-    assert handler(json.loads((EVENTS / "authorizer.json").read_text()), None) == {"isAuthorized": False}
+    event = json.loads((EVENTS / "authorizer.json").read_text())
+    assert handler(event, None) == {"isAuthorized": False}
+    credential = f"Bearer {environment[API_KEY]}"
+    assert handler({**event, "identitySource": [credential]}, None)["isAuthorized"] is True
 
 
 def drive_predict(environment: Environment, models: Mapping[Placement, str]) -> None:
@@ -101,7 +108,11 @@ def calls_of(
         "AWS_SECRET_ACCESS_KEY": "test",
     }.items():
         monkeypatch.setenv(name, value)
-    environment = {**stack.functions[function].environment, "SLUICE_CACHE_DIR": str(cache)}
+    environment = {
+        **stack.functions[function].environment,
+        "SLUICE_CACHE_DIR": str(cache),
+        API_KEY: seed_keys(local_aws.stack, local_aws.url).api_key,
+    }
     with recorded(monkeypatch) as calls:
         DRIVES[function](environment, models)
     return calls

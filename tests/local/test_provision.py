@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from infra.local.aws_client import isolated_session, local_client
 from infra.local.resources import ProvisionError, create_endpoint, implemented_services, provision
@@ -144,6 +146,84 @@ def test_the_address_that_ref_gives_for_a_queue_reaches_it(aws_url: str, tmp_pat
     sqs.send_message(QueueUrl=stack.outputs["Url"], MessageBody="hello")
     (message,) = sqs.receive_message(QueueUrl=stack.outputs["Url"])["Messages"]
     assert message["Body"] == "hello"
+
+
+SECRETS = """\
+    Resources:
+      Pepper:
+        Type: AWS::SecretsManager::Secret
+        Properties: {Description: A key., GenerateSecretString: {PasswordLength: 64, ExcludePunctuation: true}}
+      Login:
+        Type: AWS::SecretsManager::Secret
+        Properties:
+          GenerateSecretString:
+            SecretStringTemplate: '{"user": "me"}'
+            GenerateStringKey: password
+            PasswordLength: "20"
+      Fixed: {Type: AWS::SecretsManager::Secret, Properties: {Name: given/name, SecretString: known}}
+    Outputs: {Pepper: {Value: !Ref Pepper}, Login: {Value: !GetAtt Login.Id}, Fixed: {Value: !Ref Fixed}}
+"""
+
+
+def test_secrets_are_made_once_and_found_by_what_ref_gives(aws_url: str, tmp_path: Path) -> None:
+    stack = stack_named("secret", tmp_path, SECRETS)
+    secrets = client("secretsmanager", aws_url)
+
+    def values() -> dict[str, str]:
+        return {name: secrets.get_secret_value(SecretId=arn)["SecretString"] for name, arn in stack.outputs.items()}
+
+    lines: list[str] = []
+    provision(stack, aws_url, on_progress=lines.append)
+    first = values()
+    provision(stack, aws_url, on_progress=lambda _: None)
+    assert values() == first
+    assert "Pepper: secret secret-Pepper" in lines
+
+    assert len(first["Pepper"]) == 64
+    assert first["Pepper"].isalnum()
+    login = json.loads(first["Login"])
+    assert (login["user"], len(login["password"])) == ("me", 20)
+    assert first["Fixed"] == "known"
+    assert stack.outputs["Fixed"] == "arn:aws:secretsmanager:us-east-1:000000000000:secret:given/name-local0"
+    assert secrets.describe_secret(SecretId=stack.outputs["Pepper"])["Description"] == "A key."
+
+
+def test_a_secret_that_is_there_under_another_arn_is_an_error(aws_url: str, tmp_path: Path) -> None:
+    client("secretsmanager", aws_url).create_secret(Name="elsewhere", SecretString="kept")
+    text = "Resources: {Key: {Type: AWS::SecretsManager::Secret, Properties: {Name: elsewhere}}}"
+    with pytest.raises(ProvisionError, match=r"gave Key the ARN .*:secret:elsewhere-.*elsewhere-local0"):
+        provision(stack_named("moved", tmp_path, text), aws_url, on_progress=lambda _: None)
+
+
+LOCKED = """\
+    Parameters: {Days: {Type: Number, Default: 30}}
+    Resources:
+      Vault:
+        Type: AWS::S3::Bucket
+        Properties:
+          ObjectLockEnabled: true
+          ObjectLockConfiguration:
+            ObjectLockEnabled: Enabled
+            Rule: {DefaultRetention: {Mode: GOVERNANCE, Days: !Ref Days}}
+      Plain: {Type: AWS::S3::Bucket, Properties: {ObjectLockEnabled: true}}
+"""
+
+
+def test_what_is_in_a_locked_bucket_cannot_be_deleted(aws_url: str, tmp_path: Path) -> None:
+    stack = stack_named("locked", tmp_path, LOCKED)
+    provision(stack, aws_url, on_progress=lambda _: None)
+    s3, bucket = client("s3", aws_url), "locked-vault-000000000000"
+    lock = s3.get_object_lock_configuration(Bucket=bucket)["ObjectLockConfiguration"]
+    retention = lock["Rule"]["DefaultRetention"]
+    assert (lock["ObjectLockEnabled"], retention["Mode"], retention["Days"]) == ("Enabled", "GOVERNANCE", 30)
+    for name in (bucket, "locked-plain-000000000000"):
+        assert s3.get_bucket_versioning(Bucket=name)["Status"] == "Enabled"
+
+    written = s3.put_object(Bucket=bucket, Key="head", Body=b"1")
+    with pytest.raises(ClientError, match="AccessDenied"):
+        s3.delete_object(Bucket=bucket, Key="head", VersionId=written["VersionId"])
+    provision(stack, aws_url, on_progress=lambda _: None)
+    assert s3.get_object(Bucket=bucket, Key="head")["Body"].read() == b"1"
 
 
 def test_the_endpoint_is_in_service_with_its_containers_environment(aws_url: str, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_the_projects_api_has_its_routes_and_its_authorizer() -> None:
     assert len(routes) == len(api.routes)
     predict = routes["POST /v1/models/{model}/predict"]
     assert (predict.function, predict.authorizer, predict.timeout_s) == ("PredictFunction", "Credential", 30.0)
-    assert routes["GET /health"].authorizer is None
+    assert routes["GET /openapi.json"].authorizer is None
     authorizer = api.authorizers["Credential"]
     assert authorizer.function == "AuthorizerFunction"
     assert authorizer.identity_sources == ("$request.header.Authorization",)

@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from examples.catalogue import DEFAULT_OUT, VERSION
-from infra.local.aws_client import isolated_session, local_client
-from shared.adapters.dynamodb_keys import DynamoDBKeys
+from infra.local.seed import seed_keys
 from shared.adapters.onnx.package import OnnxPackage
 from shared.codecs.json_documents import JsonLimits
 from shared.codecs.json_tensors import decode_instances
-from shared.domain.credentials import new_key
 from shared.domain.validation import conform
 from tests.conftest import ROOT, LocalAws
 from tests.functions.support import EVENTS, event
@@ -50,10 +48,8 @@ def expected(model: str, request: Path) -> list[dict[str, Any]]:
 
 def authorize(local_aws: LocalAws) -> Call:
     """The authorizer's event with a key that is in the store."""
-    text, key = new_key("staged", frozenset({"predict"}), plan="demo")
-    DynamoDBKeys(local_client(isolated_session(), "dynamodb", local_aws.url), local_aws.keys_table).add(key)
     asked = file("authorizer")
-    asked["identitySource"] = [f"Bearer {text}"]
+    asked["identitySource"] = [f"Bearer {seed_keys(local_aws.stack, local_aws.url).api_key}"]
     return Call("AuthorizerFunction", asked)
 
 

@@ -92,7 +92,7 @@ def test_predict(unpack: Unpack, interpreter: Interpreter, published: Sequence[s
 
 def test_authorizer(unpack: Unpack, interpreter: Interpreter, local_aws: LocalAws, tmp_path: Path) -> None:
     with emulated(unpack("AuthorizerFunction"), interpreter, tmp_path) as invoke:
-        assert invoke(authorize(local_aws).event)["context"]["tenant"] == "staged"
+        assert invoke(authorize(local_aws).event)["context"]["tenant"] == "demo"
         assert invoke(file("authorizer")) == {"isAuthorized": False}
 
 

@@ -58,7 +58,7 @@ def test_the_authorizer_knows_a_key(
     events = [authorize(local_aws).event, file("authorizer")]
     known, unknown = run(interpreter, unpack("AuthorizerFunction"), events, tmp_path).answers
     assert known["isAuthorized"] is True
-    assert known["context"]["tenant"] == "staged"
+    assert known["context"]["tenant"] == "demo"
     assert unknown == {"isAuthorized": False}
 
 

@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 from fastapi import APIRouter
 
-from shared.schemas.api import Problem
+from shared.domain.errors import NotFound
+from shared.schemas.api import Problem, ProtocolProblem
 from shared.web.app import create_app
 from tests.functions.conftest import LogLines, Serve
 from tests.functions.support import GATEWAY_ID, Answer, Function
@@ -21,6 +22,18 @@ def function(serve: Serve, log: logging.Logger) -> Function:
     @router.get("/fails")
     async def fails() -> None:
         raise RuntimeError("inside")
+
+    @router.get("/v2/squares/{number}")
+    async def protocol(number: int) -> dict[str, int]:
+        return {"square": number * number}
+
+    @router.get("/v2/fails")
+    async def protocol_fails() -> None:
+        raise RuntimeError("inside")
+
+    @router.get("/v2")
+    async def refuses() -> None:
+        raise NotFound("There is nothing.")
 
     return serve(create_app([router], None, log))
 
@@ -49,6 +62,27 @@ def test_a_parameter_of_the_wrong_type(function: Function) -> None:
     document = problem(function("GET", "/squares/two"))
     assert (document.status, document.code) == (422, "invalid_request")
     assert [field.pointer for field in document.errors] == ["/path/number"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v2", 404),
+        ("GET", "/v2/", 404),
+        ("GET", "/v2/nothing", 404),
+        ("POST", "/v2/squares/2", 405),
+        ("GET", "/v2/squares/two", 422),
+        ("GET", "/v2/fails", 500),
+    ],
+)
+def test_every_error_below_v2_has_the_member_that_its_clients_read(
+    function: Function, method: str, path: str, status: int
+) -> None:
+    answer = function(method, path)
+    document = ProtocolProblem.model_validate_json(answer.body)
+    assert (answer.status, answer.headers["content-type"]) == (status, "application/problem+json")
+    assert document.error == document.detail
+    assert "error" not in function(method, path.replace("/v2", "/v20")).json
 
 
 def test_a_trailing_slash_is_another_path(function: Function) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from infra.local.gateway import sigv4
 from infra.local.gateway.authorizer import (
     Authorizer,
     AuthorizerFailedError,
@@ -18,6 +19,7 @@ from infra.local.gateway.authorizer import (
     Invoke,
     UnauthorizedError,
 )
+from infra.local.gateway.cors import Cors
 from infra.local.gateway.event import (
     Event,
     add_body,
@@ -33,6 +35,7 @@ from infra.local.gateway.response import (
     HEAD_TOO_LARGE,
     INTERNAL_ERROR,
     NOT_FOUND,
+    TOO_MANY_REQUESTS,
     UNAUTHORIZED,
     UNAVAILABLE,
     MalformedResponseError,
@@ -40,6 +43,7 @@ from infra.local.gateway.response import (
     gateway_error,
 )
 from infra.local.gateway.routing import Match, Router
+from infra.local.gateway.throttle import Throttle
 from infra.local.lambda_service.body import read_body
 from infra.local.lambda_service.errors import LambdaApiError, RequestTooLargeError, TooManyRequestsError
 from infra.local.stack import HttpApiSpec, RouteSpec
@@ -84,6 +88,8 @@ class _Gateway:
         self._invoke = invoke
         self._router = Router(api.routes)
         self._prefix = "" if api.stage == "$default" else f"/{api.stage}"
+        self._cors = None if api.cors is None else Cors(api.cors)
+        self._throttle = Throttle(api.throttle, api.route_throttles)
         self._authorizers = {name: Authorizer(api, spec, invoke) for name, spec in api.authorizers.items()}
         for route in api.routes:
             if route.authorizer is not None and route.authorizer not in self._authorizers:
@@ -91,10 +97,26 @@ class _Gateway:
 
     async def handle(self, request: web.Request) -> web.Response:
         request_id = new_request_id()
+        preflight = self._preflight(request)
+        if preflight is not None:
+            preflight.headers["apigw-requestid"] = request_id
+            return preflight
         try:
-            return await self._serve(request, request_id)
+            response = await self._serve(request, request_id)
         except _RefusedError as refused:
-            return gateway_error(refused.error, request_id)
+            response = gateway_error(refused.error, request_id)
+        if self._cors is not None:
+            self._cors.apply(request.headers, response.headers)
+        return response
+
+    def _preflight(self, request: web.Request) -> web.Response | None:
+        """The gateway's own answer, unless a route that takes OPTIONS (`ANY`, `$default`) asks who calls."""
+        if self._cors is None or request.method != "OPTIONS":
+            return None
+        match = self._match("OPTIONS", split_target(request.raw_path)[0])
+        if match is not None and (match.route.iam or match.route.authorizer is not None):
+            return None
+        return self._cors.preflight(request)
 
     async def _serve(self, request: web.Request, request_id: str) -> web.Response:
         if _head_bytes(request) > MAX_HEAD_BYTES:
@@ -103,6 +125,8 @@ class _Gateway:
         match = self._match(request.method, path)
         if match is None:
             raise _RefusedError(NOT_FOUND)
+        if not self._throttle.admits(match.route.key):
+            raise _RefusedError(TOO_MANY_REQUESTS)
         if (request.content_length or 0) > MAX_BODY_BYTES:
             raise _RefusedError(BODY_TOO_LARGE)
         event = integration_event(self._api, receive(request, request_id, path, query), match)
@@ -115,6 +139,8 @@ class _Gateway:
             raise _RefusedError(BAD_REQUEST) from error
         if body is None:
             raise _RefusedError(BODY_TOO_LARGE)
+        if match.route.iam:
+            event["requestContext"]["authorizer"] = {"iam": _iam(request, body)}
         add_body(event, body)
         return await self._integrate(match.route, event, request_id)
 
@@ -153,6 +179,13 @@ class _Gateway:
             raise _RefusedError(INTERNAL_ERROR) from error
         _log.warning("%s: %s", route.function, result.payload[:1000].decode(errors="replace"))
         raise _RefusedError(INTERNAL_ERROR)
+
+
+def _iam(request: web.BaseRequest, body: bytes) -> dict[str, Any]:
+    try:
+        return sigv4.authorize(request, body)
+    except ForbiddenError as error:
+        raise _RefusedError(FORBIDDEN) from error
 
 
 class _RefusedError(Exception):

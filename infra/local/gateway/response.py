@@ -18,6 +18,7 @@ UNAUTHORIZED = (401, "Unauthorized")
 FORBIDDEN = (403, "Forbidden")
 BODY_TOO_LARGE = (413, "Request Entity Too Large")
 HEAD_TOO_LARGE = (431, "Request Header Fields Too Large")
+TOO_MANY_REQUESTS = (429, "Too Many Requests")
 INTERNAL_ERROR = (500, "Internal Server Error")
 UNAVAILABLE = (503, "Service Unavailable")
 

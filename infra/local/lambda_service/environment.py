@@ -54,7 +54,8 @@ class Environment:
         self._launch = launch
         self._owner = owner
         self._loop = asyncio.get_running_loop()
-        self._journal = Journal(spec.memory_mb, log)
+        self._log_stream = log_stream_name(spec, self.id)
+        self._journal = Journal(spec.memory_mb, log, self._log_stream)
         self._api = RuntimeApi(self)
         self._current: Invocation | None = first
         self._next: asyncio.Future[Invocation | None] | None = None
@@ -189,7 +190,7 @@ class Environment:
             self.spec,
             self._launch,
             runtime_api=address,
-            log_stream=log_stream_name(self.id),
+            log_stream=self._log_stream,
             sink=self._journal.write,
         )
         try:

@@ -22,16 +22,17 @@ class Journal:
     Lines of the init phase and those between two invocations belong to the tail of the next invocation.
     """
 
-    def __init__(self, memory_mb: int, log: FunctionLog) -> None:
+    def __init__(self, memory_mb: int, log: FunctionLog, stream: str) -> None:
         self._memory_mb = memory_mb
         self._log = log
+        self._stream = stream
         self._tail = bytearray()
         self._peak_bytes = 0
         self._init_ms: float | None = None
 
     def write(self, data: bytes) -> None:
         """Log whole lines."""
-        self._log.write(data)
+        self._log.write(data, self._stream)
         self._tail += data
         if len(self._tail) > 4 * TAIL_BYTES:
             del self._tail[:-TAIL_BYTES]

@@ -10,6 +10,9 @@ TAIL_BYTES = 4096
 _MAX_LINE_BYTES = 256 * 1024
 _READ_BYTES = 64 * 1024
 
+LogTap = Callable[[str, bytes], None]
+"""Gets the log stream and whole lines; it must neither wait nor raise."""
+
 
 class FunctionLog:
     """`<log_dir>/<LogicalId>.log`, shared by all environments of one function.
@@ -21,9 +24,17 @@ class FunctionLog:
         self._path = path
         self._fd = self._open()
         self._size = os.fstat(self._fd).st_size
+        self._tap: LogTap | None = None
 
-    def write(self, data: bytes) -> None:
-        """Append; one system call, so lines of several environments do not mix. After `close` nothing is kept."""
+    def tap(self, tap: LogTap) -> None:
+        """Have all that is written from now on given to `tap`, too."""
+        self._tap = tap
+
+    def write(self, data: bytes, stream: str) -> None:
+        """Append whole lines of one log stream. After `close` nothing is kept.
+
+        One system call, so lines of several environments do not mix.
+        """
         if self._fd < 0:
             return
         if self._size > MAX_FILE_BYTES:
@@ -32,6 +43,8 @@ class FunctionLog:
             self._fd = self._open()
             self._size = 0
         self._size += os.write(self._fd, data)
+        if self._tap is not None:
+            self._tap(stream, data)
 
     def close(self) -> None:
         """Close the file."""

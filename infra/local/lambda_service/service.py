@@ -2,16 +2,15 @@
 
 It behaves as Lambda does where a function can tell: cold and warm starts, one request at a time for each environment,
 frozen between requests, limits of time, memory and payload, a clean set of environment variables. What differs: above
-`max_environments` requests wait in a bounded queue before they are throttled, and asynchronous invocations are not
-retried after a function error (Lambda retries them twice by default).
+`max_environments` requests wait in a bounded queue before they are throttled, and the two retries of an asynchronous
+invocation follow after seconds (Lambda's after one minute and two: "Error handling and retry" of its developer guide).
 """
 
 import asyncio
-import contextlib
 import re
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -19,8 +18,8 @@ from infra.local.lambda_service.errors import (
     RequestTooLargeError,
     ResourceNotFoundError,
     ServiceError,
-    TooManyRequestsError,
 )
+from infra.local.lambda_service.events import RETRY_DELAYS_S, Events, FailedEvents
 from infra.local.lambda_service.invocation import (
     MAX_EVENT_BYTES,
     MAX_REQUEST_BYTES,
@@ -28,7 +27,7 @@ from infra.local.lambda_service.invocation import (
     Invocation,
     InvokeResult,
 )
-from infra.local.lambda_service.logs import FunctionLog
+from infra.local.lambda_service.logs import FunctionLog, LogTap
 from infra.local.lambda_service.pool import FunctionStatus, Pool
 from infra.local.lambda_service.process import INIT_LIMIT_S, Launch
 from infra.local.stack import ACCOUNT_ID, REGION, FunctionSpec
@@ -38,7 +37,6 @@ INVOCATION_TYPES: tuple[str, ...] = get_args(InvocationType)
 
 _QUALIFIED = re.compile(r"(arn:[^:]*:lambda:[^:]*:[^:]*:function:[^:]+):[\w-]+", re.ASCII)
 _MEMORY_CHECK_S = 0.1
-_EVENT_RETRY_S = 1.0
 _CLOSE_S = 10.0
 
 
@@ -55,6 +53,8 @@ class LambdaService:
         idle_s: an environment unused for this long is ended.
         init_limit_s: Lambda's limit for the init phase.
         event_limit: asynchronous invocations under way or waiting, for all functions together.
+        event_retry_delays_s: how long an asynchronous invocation that failed waits for each of its further attempts.
+        failed_events: gets those that have failed for good.
 
     """
 
@@ -70,11 +70,12 @@ class LambdaService:
         idle_s: float = 600.0,
         init_limit_s: float = INIT_LIMIT_S,
         event_limit: int = 1000,
+        event_retry_delays_s: Sequence[float] = RETRY_DELAYS_S,
+        failed_events: FailedEvents | None = None,
     ) -> None:
         launch = Launch(python or Path(sys.executable), dict(base_environment), init_limit_s)
         self._idle_s = idle_s
-        self._event_limit = event_limit
-        self._events: set[asyncio.Task[None]] = set()
+        self._events = Events(self._run, limit=event_limit, retry_delays_s=event_retry_delays_s, failed=failed_events)
         self._closed = False
         self._loop = asyncio.get_running_loop()
         self._pools: dict[str, Pool] = {}
@@ -117,7 +118,7 @@ class LambdaService:
         if invocation_type == "RequestResponse":
             return await self._run(pool, invocation)
         if invocation_type == "Event":
-            self._run_later(pool, invocation)
+            self._events.submit(pool, invocation)
         return InvokeResult(b"", None, b"", invocation.request_id, 0.0, None)
 
     def find(self, function: str) -> FunctionSpec:
@@ -133,16 +134,28 @@ class LambdaService:
         """Every function with its environments."""
         return [pool.status() for pool in self._pools.values()]
 
+    def tap_log(self, function: str, tap: LogTap) -> None:
+        """Give `tap` what the function of this logical id, name or ARN logs from now on.
+
+        Raises:
+            ResourceNotFoundError: there is none.
+
+        """
+        self._find(function).log.tap(tap)
+
+    async def settle_events(self, limit_s: float) -> None:
+        """Wait until no asynchronous invocation is under way or waiting, but no longer than `limit_s`."""
+        await self._events.settle(limit_s)
+
     async def close(self) -> None:
         """End every environment; returns when their processes are gone. What is under way fails."""
         if self._closed:
             return
         self._closed = True
         self._housekeeper.cancel()
-        for event in self._events:
-            event.cancel()
+        events = self._events.cancel()
         environments = [environment for pool in self._pools.values() for environment in pool.close()]
-        tasks = [self._housekeeper, *self._events, *(environment.task for environment in environments)]
+        tasks = [self._housekeeper, *events, *(environment.task for environment in environments)]
         await asyncio.wait(tasks, timeout=_CLOSE_S)
         for pool in self._pools.values():
             pool.log.close()
@@ -167,24 +180,6 @@ class LambdaService:
         except asyncio.CancelledError:
             pool.forget(invocation)
             raise
-
-    def _run_later(self, pool: Pool, invocation: Invocation) -> None:
-        if len(self._events) >= self._event_limit:
-            raise TooManyRequestsError("Rate Exceeded.")
-        event = self._loop.create_task(self._run_event(pool, invocation))
-        self._events.add(event)
-        event.add_done_callback(self._events.discard)
-
-    async def _run_event(self, pool: Pool, invocation: Invocation) -> None:
-        # Lambda keeps a throttled event and tries again; the number of events that do so is bounded above.
-        with contextlib.suppress(ServiceError):  # closing, or reported in the function's log
-            while True:
-                try:
-                    await self._run(pool, invocation)
-                except TooManyRequestsError:
-                    await asyncio.sleep(_EVENT_RETRY_S)
-                else:
-                    return
 
     async def _keep_house(self) -> None:
         while True:

@@ -38,7 +38,7 @@ def function_environment(
         "AWS_LAMBDA_FUNCTION_NAME": spec.name,
         "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
         "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
-        "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{spec.name}",
+        "AWS_LAMBDA_LOG_GROUP_NAME": spec.log_group_name,
         "AWS_LAMBDA_LOG_STREAM_NAME": log_stream,
         "AWS_LAMBDA_RUNTIME_API": runtime_api,
         "AWS_REGION": REGION,
@@ -53,6 +53,10 @@ def function_environment(
     return {**_DEFAULTS, **path, **libraries, **base, **own, **reserved}
 
 
-def log_stream_name(environment_id: str) -> str:
-    """A name of CloudWatch's form, `2026/11/05/[$LATEST]<32 hex digits>`."""
-    return f"{datetime.now(UTC):%Y/%m/%d}/[$LATEST]{environment_id}"
+def log_stream_name(spec: FunctionSpec, environment_id: str) -> str:
+    """`2026/11/05/[$LATEST]<32 hex digits>`, with the function's name before the bracket in a log group of its choice.
+
+    Source: https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-loggroups.html.
+    """
+    name = "" if spec.log_group is None else spec.name
+    return f"{datetime.now(UTC):%Y/%m/%d}/{name}[$LATEST]{environment_id}"

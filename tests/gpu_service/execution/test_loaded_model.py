@@ -215,7 +215,6 @@ def test_a_run_can_be_stopped(tmp_path: Path, wide: bool) -> None:
     Timer(0.1, cancel.terminate).start()
     with pytest.raises(RunTerminated):
         model.run({"x": np.full((1, 1), 1e8, F)}, wide=wide, cancel=cancel)
-    assert cancel.terminated
     assert model.run({"x": np.full((1, 1), 3, F)}, cancel=Cancel())["y"] == 6
 
 

@@ -17,7 +17,7 @@ import tritonclient.grpc.aio as triton_aio  # type: ignore[import-untyped]
 from tritonclient.utils import InferenceServerException  # type: ignore[import-untyped]
 
 from gpu_service.protocol.health_pb2 import HealthCheckRequest, HealthCheckResponse
-from gpu_service.protocol.inference_pb2 import ModelInferRequest, ModelInferResponse, ModelStreamInferResponse
+from shared.codecs.protobuf.inference_pb2 import ModelInferRequest, ModelInferResponse, ModelStreamInferResponse
 from shared.domain.dtypes import DType
 from shared.domain.tensors import NUMPY_DTYPES, Array, bytes_tensor
 from tests.gpu_service.server import Server, free_port, running

@@ -270,6 +270,64 @@ def test_a_named_segment_is_decoded_once(server: Running) -> None:
 
 
 @pytest.mark.parametrize(
+    ("target", "status", "body"),
+    [
+        ("http://x/echo", 200, b"GET:"),
+        ("HTTP://x:8080/things/a%2Fb?c=d", 200, b"a/b"),
+        ("https://user@[::1]:1/things/http://y", 404, None),
+        ("https://user@[::1]:1/things/z", 200, b"z"),
+        ("http://x/http://x/echo", 404, None),
+        ("http://x", 404, None),
+        ("http://x?/echo", 404, None),
+    ],
+)
+def test_a_target_in_absolute_form_is_routed_by_its_path(
+    server: Running, target: str, status: int, body: bytes | None
+) -> None:
+    with server.connect() as connection:
+        for _ in range(2):  # the second one's head is remembered
+            connection.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            answer, _ = read_answer(connection)
+            assert (answer.status, body if body is None else answer.body) == (status, body)
+
+
+HOSTS = ["", "x", "x:8080", "127.0.0.1:80", "[::1]", "[::1]:8080", "a-b.c_d.example:", "%C3%A4.example"]
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_every_host_is_served(server: Running, host: str) -> None:
+    with server.connect() as connection:
+        for _ in range(2):
+            connection.sendall(f"GET /echo HTTP/1.1\r\nHost:{host}\r\n\r\n".encode())
+            assert read_answer(connection)[0].body == b"GET:"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "GET /echo HTTP/1.1\r\n",
+        "GET http://x/echo HTTP/1.1\r\n",
+        "GET /echo HTTP/1.1\r\nHost: x\r\nHost: x\r\n",
+        "GET /echo HTTP/1.1\r\nhost: x\r\nX: y\r\nHOST: y\r\n",
+        "GET /echo HTTP/1.0\r\nHost: x\r\nHost: y\r\n",
+        *(
+            f"GET /echo HTTP/1.1\r\nHost: {host}\r\n"
+            for host in ("x y", "x/y", "x:y", "x@y", "[x", "a:1:2", "%", "\xe4")
+        ),
+    ],
+)
+def test_a_request_must_have_one_host(server: Running, head: str) -> None:
+    for body in ("", "Content-Length: 3\r\n"):
+        with server.connect() as connection:
+            connection.sendall(f"{head}{body}X-Request-Id: mine\r\n\r\n".encode("latin-1"))
+            answer, _ = read_answer(connection)
+            problem = orjson.loads(answer.body)
+            assert (answer.status, problem["code"], problem["request_id"]) == (400, "malformed_http", "mine")
+            assert "Host" in problem["detail"]
+            assert ended(connection)
+
+
+@pytest.mark.parametrize(
     ("request_line", "status", "code"),
     [("GET /nowhere", 404, "no_such_route"), ("DELETE /echo", 405, "method_not_allowed")],
 )
@@ -345,7 +403,7 @@ def test_an_offer_of_another_protocol_is_passed_over(server: Running) -> None:
 
 def test_empty_lines_before_a_request_are_no_head_to_remember(server: Running) -> None:
     with server.connect() as connection:
-        connection.sendall(b"\r\n\r\nGET /echo HTTP/1.1\r\n\r\n")
+        connection.sendall(b"\r\n\r\nGET /echo HTTP/1.1\r\nHost: x\r\n\r\n")
         assert read_answer(connection)[0].body == b"GET:"
     with server.connect() as connection:
         connection.sendall(b"\r\n\r\n")
@@ -404,7 +462,9 @@ def test_all_that_was_sent_ahead_is_answered_to_a_client_that_has_said_all(serve
         assert ended(connection)
 
 
-@pytest.mark.parametrize("rest", [b"no request\r\n\r\n", b"POST /echo HTTP/1.1\r\nContent-Length: 999999\r\n\r\n"])
+@pytest.mark.parametrize(
+    "rest", [b"no request\r\n\r\n", b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 999999\r\n\r\n"]
+)
 def test_what_came_before_nonsense_is_answered_first(server: Running, rest: bytes) -> None:
     """Found by fuzzing: the refusal was sent at once and the answer could not be, nor those of others in its batch."""
     with server.connect() as connection:

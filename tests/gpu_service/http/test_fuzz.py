@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from gpu_service.content.media import KNOWN, SAGEMAKER_BINARY
-from gpu_service.protocol.inference_pb2 import ModelInferRequest
+from shared.codecs.content.media import KNOWN, SAGEMAKER_BINARY
+from shared.codecs.protobuf.inference_pb2 import ModelInferRequest
 from shared.domain.dtypes import DType
 from tests.gpu_service.http.wire import HEADER_LENGTH, binary_body, connect, post, raw_strings, read_all
 from tests.gpu_service.server import Server, running

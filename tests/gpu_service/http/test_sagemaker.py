@@ -14,8 +14,8 @@ import httpx
 import numpy as np
 import pytest
 
-from gpu_service.content.media import KNOWN
-from gpu_service.protocol.inference_pb2 import ModelInferRequest, ModelInferResponse
+from shared.codecs.content.media import KNOWN
+from shared.codecs.protobuf.inference_pb2 import ModelInferRequest, ModelInferResponse
 from tests.gpu_service.http.wire import HEADER_LENGTH, binary_answer, binary_body, connect, metric, post, waiting
 from tests.gpu_service.server import Server, running, wait_until
 from tests.models import add_model, identity_model, manifest, slow_model, sum_model, tensor, write_package

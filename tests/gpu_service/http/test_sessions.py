@@ -55,6 +55,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     models = tmp_path_factory.mktemp("models")
     package(models, "sum", recurrent(2), 2)
     package(models, "slow", slow_recurrent(), 1)
+    package(models, "leaves", recurrent(2), 2)
     write_package(models / "plain/1", add_model())
     limits = {"SLUICE_MAX_BODY_BYTES": "100000"}
     with running(tmp_path_factory.mktemp("log"), SLUICE_MODEL_DIR=str(models), **limits) as server:
@@ -208,6 +209,21 @@ def test_one_request_at_a_time_and_one_whose_caller_has_gone_changes_nothing(ser
         refused(call(server, session, {"requestType": "CLOSE"}, "model=slow"), 409, "session_busy")
     wait_until(lambda: metric(server, "sluice_running_batches", model="slow") == 0)
     assert predictions(call(server, session, {"instances": [[3]]}, "model=slow")) == [[6 + 4]]
+
+
+def test_an_unloaded_model_takes_its_sessions_along(server: Server) -> None:
+    sessions = [opened(server, rows(1), "model=leaves") for _ in range(3)]
+    count, size = metric(server, "sluice_sessions"), metric(server, "sluice_session_bytes")
+    other = opened(server)
+    assert server.client.post("/v2/repository/models/leaves/unload").status_code == 200
+    assert metric(server, "sluice_sessions") == count - 2
+    assert metric(server, "sluice_session_bytes") == size - 2 * len(rows(1)["instances"][0]) * 4
+    refused(call(server, sessions[0], rows(1), "model=leaves"), 503, "model_unavailable")
+    assert server.client.post("/v2/repository/models/leaves/load").status_code == 200
+    for session in sessions:
+        refused(call(server, session, rows(1), "model=leaves"), 404, "session_not_found")
+    assert predictions(call(server, opened(server, rows(1), "model=leaves"), rows(1), "model=leaves")) == [[2, 2]]
+    assert predictions(call(server, other, rows(1))) == [[2, 2]]
 
 
 def test_a_model_without_state_has_sessions_too(server: Server) -> None:

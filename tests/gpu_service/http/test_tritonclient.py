@@ -119,6 +119,21 @@ def test_strings(client: triton.InferenceServerClient, binary_in: bool, binary_o
     assert [v.decode() if isinstance(v, bytes) else v for v in values.ravel()] == list(array.ravel())
 
 
+def test_shared_memory_and_classification_are_declined_clearly(client: triton.InferenceServerClient) -> None:
+    shared = triton.InferInput("a", [1, 2], "FP32")
+    shared.set_shared_memory("region", 8)
+    into = triton.InferRequestedOutput("total")
+    into.set_shared_memory("region", 8)
+    classes = triton.InferRequestedOutput("total", class_count=1)
+    for inputs, outputs in (([shared, two()[1]], None), (two(), [into])):
+        with pytest.raises(InferenceServerException, match="shared_memory_region: is not offered") as error:
+            client.infer("sum", inputs, outputs=outputs)
+        assert error.value.status() == "422"
+    for binary in (True, False):
+        with pytest.raises(InferenceServerException, match="classification: is not offered"):
+            client.infer("sum", two(binary=binary), outputs=[classes])
+
+
 def test_some_outputs_binary_and_some_not(client: triton.InferenceServerClient) -> None:
     outputs = [
         triton.InferRequestedOutput("difference", binary_data=True),

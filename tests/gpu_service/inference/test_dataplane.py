@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpu_service.inference.request import Call, Decoded, InferenceRequest
+from gpu_service.inference.request import Call, InferenceRequest
 from gpu_service.scheduling.errors import DeadlinePassed, Overloaded, TenantOverloaded
+from shared.codecs.content.decoded import Decoded
 from shared.domain.errors import InvalidRequest, ModelNotFound, NotFinite, UnknownField, WrongDtype, WrongShape
 from shared.domain.validation import Inputs
 from tests.gpu_service.serving import on_loop, outcome, serving
@@ -307,8 +308,8 @@ def test_a_tenant_with_its_share_makes_way_for_others(models: Path) -> None:
 def test_what_cannot_be_done_in_time_is_refused_at_once(models: Path) -> None:
     async def work() -> None:
         async with serving(models, threads=1) as served:
-            # It learns how long a run takes.
-            for _ in range(5):
+            # It learns how long a run takes: far longer than on the zeros of the warm-up, so that it needs some runs.
+            for _ in range(30):
                 await served.infer("small", x=rows([50_000.0]))
             waiting = [asyncio.create_task(served.infer("small", x=rows([50_000.0]))) for _ in range(12)]
             await asyncio.sleep(0.01)

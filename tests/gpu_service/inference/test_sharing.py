@@ -9,11 +9,12 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from gpu_service.inference.request import Call, Decoded, InferenceRequest
+from gpu_service.inference.request import Call, InferenceRequest
 from gpu_service.inference.sharing import Flight, Sharing, sharing_for
 from gpu_service.models.served_model import ModelKey, ServedModel
 from gpu_service.scheduling.errors import CallerGone, DeadlinePassed, Overloaded
 from gpu_service.telemetry.stats import ModelStats
+from shared.codecs.content.decoded import Decoded
 from shared.domain.dtypes import DType
 from shared.domain.errors import BackendError, NotFinite, SluiceError
 from shared.domain.serving import CachePolicy, ServingPolicy

@@ -121,6 +121,7 @@ class House:
     ) -> None:
         self.repository = ModelRepository()
         self.budget = MemoryBudget(budget)
+        self.gone: list[ModelKey] = []  # versions whose callers' sessions are to be forgotten
         source = FolderSource(source) if isinstance(source, Path) else source
         fetch = fetch_folder if source is None else source.fetch
         self.lifecycle = Lifecycle(
@@ -129,6 +130,7 @@ class House:
             self.budget,
             pinned=pinned,
             drain_seconds=drain_seconds,
+            gone=self.gone.append,
         )
         policies = parse_policies(policy)
         sync = None if source is None else SourceSync(self.repository, self.lifecycle, source, policies, 0.01)

@@ -60,6 +60,27 @@ def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
     run(test())
 
 
+def test_what_is_kept_for_callers_outlives_an_eviction_and_nothing_else(tmp_path: Path) -> None:
+    async def test() -> None:
+        factory = Factory(sizes={"a": 40 * MB, "b": 70 * MB})
+        async with House(factory, packages(tmp_path, "a")) as house:
+            await house.ready()
+            await load(house, "b")
+            assert evicted(house) == {"a"}
+            await house.manager.ensure("a", None)
+            assert evicted(house) == {"b"}
+            assert house.gone == []
+            await house.manager.unload("b")  # it is not in memory, and yet offered
+            assert house.gone == [ModelKey("b", 1)]
+            await house.manager.load("a")
+            assert house.gone == [ModelKey("b", 1)]
+            write_package(tmp_path / "a/1", add_model(7.0))
+            await house.manager.load("a")
+            assert house.gone == [ModelKey("b", 1), ModelKey("a", 1)]
+
+    run(test())
+
+
 def test_only_as_many_as_needed_go_and_none_if_all_would_not_do(tmp_path: Path) -> None:
     async def test() -> None:
         factory = Factory(sizes={"a": 10 * MB, "b": 10 * MB, "c": 80 * MB, "d": 15 * MB, "e": 95 * MB})
@@ -191,7 +212,7 @@ def test_the_wait_for_a_load_ends_with_the_deadline_and_the_load_goes_on(tmp_pat
 )
 def test_a_model_that_does_not_come_back(tmp_path: Path, thrown: Exception, again: bool) -> None:
     async def test() -> None:
-        factory = Factory(sizes={"a": 60 * MB, "b": 60 * MB})
+        factory = Factory(sizes={"a": 40 * MB, "b": 70 * MB})
         async with House(factory, packages(tmp_path, "a")) as house:
             await house.ready()
             await load(house, "b")
@@ -229,7 +250,7 @@ def test_a_model_that_is_unloaded_while_it_comes_back_stays_unloaded(tmp_path: P
             begun.set()
             assert gate.wait(30)
 
-        factory = Factory(sizes={"a": 60 * MB, "b": 60 * MB})
+        factory = Factory(sizes={"a": 40 * MB, "b": 70 * MB})
         source = FolderSource(packages(tmp_path, "a"))
         if place == "load":
             factory.before = wait

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from gpu_service.inference.dataplane import DataPlane
-from gpu_service.inference.request import Call, Decoded
+from gpu_service.inference.request import Call
 from gpu_service.model_factory import ModelFactory
 from gpu_service.models.errors import ModelUnavailable
 from gpu_service.models.served_model import ServedModel
 from gpu_service.scheduling.executor import Executor
 from gpu_service.settings import Settings
+from shared.codecs.content.decoded import Decoded
 from shared.domain.validation import Inputs
 from tests.gpu_service.models.support import MB, House, memory_in_use, run, until
 from tests.gpu_service.models.test_unloading_gives_memory_back import large_package

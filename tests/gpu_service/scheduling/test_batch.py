@@ -172,15 +172,6 @@ def test_outputs_with_other_rows_go_to_nobody(rows: int, answered: int) -> None:
     assert all(request.result is None for request in requests)
 
 
-@given(st.integers(2, 20))
-def test_halves_hold_all_in_order(count: int) -> None:
-    requests = [Request({"x": numbers(1, 3) + number}) for number in range(count)]
-    one, two = Batch(requests, FIXED).halves()
-    assert [*one.requests, *two.requests] == requests
-    assert abs(len(one.requests) - len(two.requests)) <= 1
-    assert one.rows + two.rows == count
-
-
 IDS = spec("ids", (None, None), DType.INT64)
 PADDED = plan_of(
     IDS,

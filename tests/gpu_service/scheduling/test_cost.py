@@ -113,6 +113,19 @@ def test_a_size_that_seemed_bad_once_is_tried_again() -> None:
     assert settled(model, calm, 64, 2000) >= 32
 
 
+def test_a_batch_leaves_time_to_wait_for_others_where_smaller_ones_are_as_quick() -> None:
+    by_row = learned(lambda n: 0.01 * n * 0.9 ** (n.bit_length() - 1), [1, 2, 4, 8, 16])
+    assert by_row.best_rows(16) == by_row.best_rows(16, 10.0) == 16
+    assert by_row.best_rows(16, 0.25) < 16
+    assert by_row.best_rows(16, 0.001) == 1
+
+
+def test_a_batch_that_shares_a_fixed_cost_takes_more_of_the_time() -> None:
+    shared = learned(lambda n: 0.1 + 0.001 * n, [1, 2, 4, 8, 16])
+    assert shared.best_rows(16, 0.25) == 16
+    assert shared.best_rows(16, 0.15) == 1
+
+
 def test_exploring_ends_though_nobody_sends_so_much() -> None:
     model = learned(linear, [1, 2, 4, 8, 16], 60)
     for _ in range(1000):
@@ -140,7 +153,8 @@ def test_finish_shares_the_batch_that_forms() -> None:
     behind = model.predicted_finish(rows=1, waiting=64 * 3, running=0, callers=1, limit=64)
     assert alone == pytest.approx(linear(1), rel=0.05)
     assert joined == pytest.approx(linear(21), rel=0.1)
-    assert behind == pytest.approx(3 * linear(64) + linear(1), rel=0.1)
+    # While it waits for three batches, others fill its own.
+    assert behind == pytest.approx(4 * linear(64), rel=0.1)
 
 
 @given(st.integers(0, 500), st.integers(0, 500), st.integers(0, 64))

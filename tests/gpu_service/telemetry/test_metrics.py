@@ -14,7 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from gpu_service.telemetry.figures import ExecutorFigures, Figures, ModelFigures
 from gpu_service.telemetry.gpu import Gpu, GpuSampler
-from gpu_service.telemetry.metrics import Metrics, pss_bytes, render
+from gpu_service.telemetry.memory import pss_bytes
+from gpu_service.telemetry.metrics import Metrics, render
 from gpu_service.telemetry.stats import ModelStats, ServerStats
 
 _DOCUMENT = Path(__file__).parents[3] / "docs" / "container-metrics.md"
@@ -49,7 +50,7 @@ def _figures(name: str = "tree") -> Figures:
     model = ModelFigures(
         name, "2", _stats(), queue_requests=4, queue_rows=5, queue_bytes=6, running_batches=1, memory_bytes=7
     )
-    return Figures(server, [model], [ExecutorFigures("cpu", 2, 1, 1)], 10_000, 9)
+    return Figures(server, [model], [ExecutorFigures("cpu", 2, 1, 1)], 10_000, 9, 11, 12)
 
 
 def _families(figures: Figures, *gpus: Gpu) -> dict[str, Metric]:
@@ -109,6 +110,8 @@ def test_the_figures_of_the_server_are_shown() -> None:
     assert _value(families, "sluice_executor_stuck_batches", executor="cpu") == 1
     assert _value(families, "sluice_memory_budget_bytes") == 10_000
     assert _value(families, "sluice_traces_dropped_total") == 9
+    assert _value(families, "sluice_sessions") == 11
+    assert _value(families, "sluice_session_bytes") == 12
     assert _value(families, "sluice_gpu_utilization_ratio", gpu="0", uuid="GPU-1") == 0.25
     assert _value(families, "sluice_gpu_memory_used_bytes", gpu="0") == 10
     assert _value(families, "process_cpu_seconds_total") > 0

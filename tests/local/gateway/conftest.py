@@ -6,6 +6,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from infra.local.gateway.app import create_app
 from infra.local.lambda_service.errors import RequestTooLargeError
@@ -52,11 +53,14 @@ class Gateway:
         self.port = port
         self.functions = functions
 
-    def request(self, method: str, path: str, **options: Any) -> "Reply":
+    def request(self, method: str, path: str, *, encoded: bool = False, **options: Any) -> "Reply":
+        """`encoded` sends the path as it is; the client would write its escapes in a form of its own otherwise."""
+        address = URL(f"http://127.0.0.1:{self.port}{path}", encoded=encoded)
+
         async def send() -> Reply:
             async with (
                 aiohttp.ClientSession(skip_auto_headers=("Content-Type",)) as session,
-                session.request(method, f"http://127.0.0.1:{self.port}{path}", **options) as response,
+                session.request(method, address, **options) as response,
             ):
                 return Reply(response, await response.read())
 

@@ -1,0 +1,263 @@
+"""What the front door costs: `python -m benchmarks.front_door [--requests N] [--rounds N]`.
+
+In one process, interleaved: the predict function's handler with everything on (rate limit, log line, metrics), the same
+with an idempotency key, a bare FastAPI + Mangum handler that only predicts, and raw `session.run`. AWS is the local
+runtime's, in a process of its own; what is spent in its calls is told apart, and the calls are counted. Then cold
+starts of predict and authorizer beside processes that only import what they cannot do without. Writes
+`build/bench/front_door.{json,md}`.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+OUT = ROOT / "build" / "bench"
+MODEL = "tumor"
+WARM_UP = 50
+PREDICT_FLOOR = """
+import fastapi, mangum, onnxruntime
+from shared.adapters.aws import client
+client("dynamodb")
+"""
+AUTHORIZER_FLOOR = """
+from shared.adapters.aws import client
+client("dynamodb")
+"""
+_SERVE = """
+from infra.local.aws_services import build_app, serve
+serve(build_app("http://127.0.0.1:1"), 0, lambda port: print(port, flush=True))
+"""
+
+Call = Callable[[], None]
+
+
+class AwsTime:
+    """Time and number of botocore's calls in this process."""
+
+    def __init__(self) -> None:
+        from botocore.client import BaseClient
+
+        self.seconds = 0.0
+        self.calls: Counter[str] = Counter()
+        call = BaseClient._make_api_call  # type: ignore[attr-defined]
+
+        def timed(client: Any, operation: str, arguments: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return call(client, operation, arguments)
+            finally:
+                self.seconds += time.perf_counter() - start
+                self.calls[operation] += 1
+
+        BaseClient._make_api_call = timed  # type: ignore[attr-defined]
+
+
+def main() -> None:
+    """Measure and write the report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=300, help="of each kind in a round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--cold-rounds", type=int, default=9)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, _aws() as url:
+        environments = _prepare(url, Path(folder))
+        report = {
+            "warm": _warm(environments["PredictFunction"], given.requests, given.rounds),
+            "cold": {
+                "predict": _cold("functions.predict.handler", environments, PREDICT_FLOOR, given.cold_rounds),
+                "authorizer": _cold("functions.authorizer.handler", environments, AUTHORIZER_FLOOR, given.cold_rounds),
+            },
+        }
+    OUT.mkdir(parents=True, exist_ok=True)
+    (OUT / "front_door.json").write_text(json.dumps(report, indent=2))
+    (OUT / "front_door.md").write_text(_markdown(report))
+    print(_markdown(report))
+
+
+@contextmanager
+def _aws() -> Iterator[str]:
+    with subprocess.Popen([sys.executable, "-c", _SERVE], cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            if server.stdout is None:
+                raise RuntimeError("the AWS services tell no port")
+            yield f"http://127.0.0.1:{server.stdout.readline().strip()}"
+        finally:
+            server.kill()
+
+
+def _prepare(url: str, cache: Path) -> dict[str, dict[str, str]]:
+    """Stores, demo tenant and model; the environment of each function."""
+    from infra.local.aws_client import ACCESS_KEY, SECRET_KEY
+    from infra.local.resources import provision
+    from infra.local.seed import seed_keys, seed_models
+    from infra.local.stack import REGION
+    from infra.local.template import load_stack
+
+    stack = load_stack(ROOT / "template.yaml")
+    provision(stack, url, on_progress=lambda _line: None)
+    seed_keys(stack, url)
+    seed_models(stack, url, [ROOT / "build" / "models" / MODEL / "1"])
+    shared = {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "1769",
+        "SLUICE_CACHE_DIR": str(cache),
+    }
+    return {name: {**spec.environment, **shared} for name, spec in stack.functions.items()}
+
+
+def _warm(environment: Mapping[str, str], requests: int, rounds: int) -> dict[str, Any]:
+    from tests.functions.support import LambdaContextStub, event
+
+    os.environ.update(environment)
+    aws = AwsTime()
+    from functions.predict.bootstrap import build
+    from shared.domain.plans import Limits, Rate
+    from shared.domain.principal import Principal
+
+    body = (ROOT / "examples" / MODEL / "request.json").read_bytes()
+    fast = Rate(1_000_000, 1_000_000)
+    caller = Principal("demo", "k" * 16, frozenset({"predict"}), "demo", limits=Limits(fast, fast))
+    path = f"/v1/models/{MODEL}/predict"
+    request = event("POST", path, "POST /v1/models/{model}/predict", body, principal=caller)
+    handler, bare, raw = build(os.environ), _bare(), _raw(body)
+    context = LambdaContextStub()
+
+    def checked(function: Any, made: Mapping[str, Any]) -> None:
+        # A handler may change its event.
+        answer = function({**made, "headers": dict(made["headers"])}, context)
+        if answer["statusCode"] != 200:
+            raise RuntimeError(f"{answer['statusCode']}: {answer['body']}")
+
+    def with_key() -> None:
+        headers = {**request["headers"], "idempotency-key": uuid.uuid4().hex}
+        checked(handler, {**request, "headers": headers})
+
+    kinds: dict[str, Call] = {
+        "everything": lambda: checked(handler, request),
+        "idempotency key": with_key,
+        "bare handler": lambda: checked(bare, request),
+        "raw session.run": raw,
+    }
+    results: dict[str, list[tuple[float, float]]] = {name: [] for name in kinds}
+    calls: dict[str, Counter[str]] = {name: Counter() for name in kinds}
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        for call in kinds.values():
+            for _ in range(WARM_UP):
+                call()
+        for _ in range(rounds):
+            for name, call in kinds.items():
+                for _ in range(requests):
+                    aws.seconds, start = 0.0, time.perf_counter()
+                    aws.calls.clear()
+                    call()
+                    results[name].append((time.perf_counter() - start, aws.seconds))
+                    calls[name] += aws.calls
+    return {name: _figures(times, calls[name]) for name, times in results.items()}
+
+
+def _figures(times: list[tuple[float, float]], calls: Counter[str]) -> dict[str, Any]:
+    own = [(whole - aws) * 1e3 for whole, aws in times]
+    return {
+        "ms_p50": round(median(whole for whole, _ in times) * 1e3, 3),
+        "own_ms_p50": round(median(own), 3),
+        "own_ms_p99": round(quantiles(own, n=100)[98], 3),
+        "calls": {name: round(count / len(times), 3) for name, count in calls.items()},
+    }
+
+
+def _session() -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    path = ROOT / "build" / "models" / MODEL / "1" / "model.onnx"
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _rows(instances: list[dict[str, float]]) -> Any:
+    import numpy as np
+
+    return np.array([list(instance.values()) for instance in instances], dtype=np.float32)
+
+
+def _bare() -> Any:
+    """FastAPI, a pydantic model, `session.run`, Mangum: nothing else."""
+    from fastapi import FastAPI
+    from mangum import Mangum
+    from pydantic import BaseModel
+
+    class PredictRequest(BaseModel):
+        instances: list[dict[str, float]]
+
+    app = FastAPI()
+    session = _session()
+    name = session.get_inputs()[0].name
+
+    @app.post("/v1/models/tumor/predict")
+    async def predict(request: PredictRequest) -> dict[str, Any]:
+        label, probabilities = session.run(None, {name: _rows(request.instances)})
+        return {"label": label.tolist(), "probabilities": probabilities.tolist()}
+
+    asyncio.set_event_loop(asyncio.new_event_loop())
+    return Mangum(app, lifespan="off")
+
+
+def _raw(body: bytes) -> Call:
+    session = _session()
+    feed = {session.get_inputs()[0].name: _rows(json.loads(body)["instances"])}
+
+    def run() -> None:
+        session.run(None, feed)
+
+    return run
+
+
+def _cold(module: str, environments: Mapping[str, Mapping[str, str]], floor: str, rounds: int) -> dict[str, float]:
+    """Seconds from start to end of a process that imports the handler, and of one that imports the floor."""
+    function = {"functions.predict.handler": "PredictFunction", "functions.authorizer.handler": "AuthorizerFunction"}
+    environment = {"PATH": os.environ["PATH"], "ORT_DISABLE_TELEMETRY": "1", **environments[function[module]]}
+    times: dict[str, list[float]] = {"ours": [], "floor": []}
+    for number in range(rounds + 1):  # the first writes .pyc files, and does not count
+        for name, code in (("ours", f"import {module}"), ("floor", floor)):
+            start = time.perf_counter()
+            subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True, timeout=60)
+            if number:
+                times[name].append(time.perf_counter() - start)
+    ours, floor_s = median(times["ours"]), median(times["floor"])
+    ratios = [one / other for one, other in zip(times["ours"], times["floor"], strict=True)]
+    return {"ours_ms": round(ours * 1e3), "floor_ms": round(floor_s * 1e3), "ratio": round(median(ratios), 2)}
+
+
+def _markdown(report: Mapping[str, Any]) -> str:
+    lines = ["| warm, tumor | p50 ms | outside AWS calls p50 / p99 ms | AWS calls a request |", "|---|---|---|---|"]
+    for name, row in report["warm"].items():
+        calls = ", ".join(f"{count:g} {operation}" for operation, count in row["calls"].items()) or "none"
+        lines.append(f"| {name} | {row['ms_p50']} | {row['own_ms_p50']} / {row['own_ms_p99']} | {calls} |")
+    warm = report["warm"]
+    own, bare, raw = (warm[name]["own_ms_p50"] for name in ("everything", "bare handler", "raw session.run"))
+    lines += ["", f"Over raw `session.run`: {own - raw:.3f} ms. Ratio to the bare handler: {own / bare:.2f}.", ""]
+    lines += ["| cold process | ours ms | floor ms | ratio |", "|---|---|---|---|"]
+    lines += [f"| {name} | {c['ours_ms']} | {c['floor_ms']} | {c['ratio']} |" for name, c in report["cold"].items()]
+    return re.sub(r"[ ]+\n", "\n", "\n".join(lines)) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""Query strings of the admin API."""
+
+from datetime import date
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from shared.schemas.admin import TenantName
+
+
+class _Query(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NoQuery(_Query):
+    """Routes that take no parameter."""
+
+
+class PageQuery(_Query):
+    """Which part of a list."""
+
+    limit: Annotated[int, Field(ge=1, le=1000, description="Most entries of the answer")] = 100
+    page: Annotated[str, Field(max_length=300, description="The `next` of the answer before")] = ""
+
+
+class KeysQuery(PageQuery):
+    """Whose keys."""
+
+    tenant: Annotated[TenantName, Field(description="Tenant whose keys are listed")]
+
+
+class RoleQuery(_Query):
+    """Which IAM role or user."""
+
+    arn: Annotated[str, Field(max_length=2048, description="ARN of an IAM role or user")]
+
+
+class UsageQuery(_Query):
+    """Which days (UTC)."""
+
+    since: Annotated[
+        date | None, Field(description="First day, such as 2026-11-01; without it, the first of the month of `until`")
+    ] = None
+    until: Annotated[date | None, Field(description="Last day; without it, today")] = None

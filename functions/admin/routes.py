@@ -1,0 +1,13 @@
+"""Routes of the admin API."""
+
+from fastapi import APIRouter
+
+from functions.admin import endpoints, keys, plans, tenants
+
+
+def router() -> APIRouter:
+    """The routes, with what they say of themselves in the OpenAPI document."""
+    routes = APIRouter()
+    for part in (keys, tenants, plans, endpoints):
+        part.add_routes(routes)
+    return routes

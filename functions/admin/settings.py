@@ -1,0 +1,13 @@
+"""Settings of the admin API."""
+
+from shared.web.bootstrap import WriteSettings
+
+
+class Settings(WriteSettings, frozen=True, kw_only=True):
+    """Read from the environment by `shared.domain.settings.load`."""
+
+    keys_table: str
+    tenants_table: str
+    usage_table: str
+    endpoints_table: str
+    key_pepper_arn: str

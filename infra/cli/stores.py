@@ -1,0 +1,90 @@
+"""What administrators manage, on the stores of the local stack or of a deployed one."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from infra.cli.deployed import Account, stack_outputs, unusable
+from infra.cli.local import running_stack
+from infra.cli.output import UNREACHABLE, USAGE, Failure
+from shared.domain.errors import BackendTimeout, BackendUnavailable, InvalidRequest
+
+if TYPE_CHECKING:
+    from shared.usecases.manage_keys import ManageKeys
+    from shared.usecases.manage_tenants import ManageTenants
+
+_OUTPUTS: Final = ("KeysTableName", "TenantsTableName", "UsageTableName", "KeyPepperArn")
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Where a stack keeps keys, tenants and usage; `client` makes clients of AWS services."""
+
+    client: Callable[[str], Any]
+    keys_table: str
+    tenants_table: str
+    usage_table: str
+    pepper_arn: str
+
+    @classmethod
+    def of(cls, stack: str | None, region: str | None, profile: str | None) -> "Stores":
+        """Those of a deployed stack by its name, or of the local one; Failure if it is not there."""
+        if stack is not None:
+            account = Account.of(region, profile)
+            return cls(account.client, *stack_outputs(account, stack, *_OUTPUTS))
+        if region or profile:
+            raise Failure("--region and --profile belong to --stack.", exit_code=USAGE)
+        from infra.local.aws_client import isolated_session, local_client
+
+        local, session = running_stack(), isolated_session()
+        return cls(
+            lambda service: local_client(session, service, local.aws_endpoint_url),
+            *_of_local(local.outputs),
+        )
+
+    def keys(self) -> "ManageKeys":
+        """Credentials."""
+        from shared.adapters.dynamodb_keys import DynamoDBKeys
+        from shared.adapters.dynamodb_tenants import DynamoDBTenants
+        from shared.adapters.secrets_manager import SecretText
+        from shared.usecases.manage_keys import ManageKeys
+
+        dynamodb = self.client("dynamodb")
+        return ManageKeys(
+            DynamoDBKeys(dynamodb, self.keys_table),
+            DynamoDBTenants(dynamodb, self.tenants_table, self.usage_table),
+            SecretText(lambda: self.client("secretsmanager"), self.pepper_arn),
+        )
+
+    def tenants(self) -> "ManageTenants":
+        """Tenants, plans and usage."""
+        from shared.adapters.dynamodb_tenants import DynamoDBTenants
+        from shared.adapters.dynamodb_usage import DynamoDBUsage
+        from shared.usecases.manage_tenants import ManageTenants
+
+        dynamodb = self.client("dynamodb")
+        return ManageTenants(
+            DynamoDBTenants(dynamodb, self.tenants_table, self.usage_table), DynamoDBUsage(dynamodb, self.usage_table)
+        )
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """What may go wrong on the way as failures: a wrong value, stores out of reach, unusable credentials."""
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        yield
+    except InvalidRequest as error:
+        raise Failure(error.detail.removeprefix("/"), exit_code=USAGE) from error
+    except (BackendUnavailable, BackendTimeout) as error:
+        raise Failure(f"{error.detail} ({error.__cause__})", exit_code=UNREACHABLE) from error
+    except BotoCoreError as error:
+        raise unusable(error) from error
+
+
+def _of_local(outputs: dict[str, str]) -> Sequence[str]:
+    if missing := [name for name in _OUTPUTS if name not in outputs]:
+        raise Failure(f"The running stack has no {', '.join(missing)}: restart it with `sluice down` and `sluice up`.")
+    return [outputs[name] for name in _OUTPUTS]

@@ -1,0 +1,119 @@
+"""The log lines that usage and the audit trail are made of: what `shared.web.middleware` and the authorizer write."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+REQUEST = "request"
+AUTHORIZATION = "authorization"
+# A line's own time is believed within this distance of the time at which the log took it.
+MAX_SKEW = timedelta(days=2)
+
+Count = Annotated[int, Meta(ge=0)]
+Tenant = Annotated[str, Meta(max_length=255)]
+Timestamp = Annotated[datetime, Meta(tz=True)]
+
+
+class UnreadableLine(ValueError):
+    """A line that is damaged, or that has one of our messages and not the members that belong to it."""
+
+
+class RequestLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One answered request. A payload that was logged with it (`inputs`, `outputs`) is not read.
+
+    `rows` is there once the request has found a version of the model. `ms` and `steps_ms` are milliseconds, `cost_nusd`
+    10⁻⁹ US dollars. `target` is what an admin request changed, `limiter` is `open` if it passed without limits.
+    """
+
+    timestamp: Timestamp
+    request_id: str
+    route: str
+    status: Annotated[int, Meta(ge=0, le=999)]
+    code: str
+    trace_id: str | None = None
+    tenant: Tenant | None = None
+    key_id: str | None = None
+    model: str | None = None
+    version: int | str | None = None
+    variant: str | None = None
+    backend: str | None = None
+    target: str | None = None
+    bytes_in: Count = 0
+    bytes_out: Count = 0
+    rows: Count | None = None
+    ms: float = 0.0
+    steps_ms: dict[str, float] = {}
+    cost_nusd: Count = 0
+    cold_start: bool = False
+    prediction_id: str | None = None
+    idempotency: str | None = None
+    limiter: str | None = None
+
+
+class AuthorizationLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One decision of the authorizer; `reason` is why a credential was refused."""
+
+    timestamp: Timestamp
+    authorized: bool
+    request_id: str | None = None
+    trace_id: str | None = None
+    reason: str | None = None
+    key_id: str | None = None
+    tenant: Tenant | None = None
+
+
+class _Message(msgspec.Struct):
+    message: object = None
+
+
+_message = msgspec.json.Decoder(_Message)
+_decoders: dict[object, msgspec.json.Decoder[RequestLine] | msgspec.json.Decoder[AuthorizationLine]] = {
+    REQUEST: msgspec.json.Decoder(RequestLine),
+    AUTHORIZATION: msgspec.json.Decoder(AuthorizationLine),
+}
+
+
+def parse_line(text: str) -> RequestLine | AuthorizationLine | None:
+    """A line of the log; None for one that is not ours to read, UnreadableLine for one that should be and is not."""
+    if not text.lstrip().startswith("{"):
+        return None
+    try:
+        message = _message.decode(text).message
+        decoder = _decoders.get(message) if isinstance(message, str) else None
+        return None if decoder is None else decoder.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:  # invalid values are DecodeErrors, too
+        raise UnreadableLine(type(error).__name__) from error
+
+
+@dataclass(frozen=True, slots=True)
+class LogEvent:
+    """A line as CloudWatch Logs delivers it; `id` is unique, `time` is when the log took it."""
+
+    id: str
+    time: datetime
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogBatch:
+    """Lines that are delivered together: all of one log stream, in its order."""
+
+    group: str
+    stream: str
+    events: Sequence[LogEvent]
+
+    @property
+    def id(self) -> str:
+        """The same for the same lines, 64 hexadecimal digits; no other lines have it."""
+        return sha256(msgspec.json.encode([self.group, self.stream, [event.id for event in self.events]])).hexdigest()
+
+
+def time_of(line: RequestLine | AuthorizationLine, event: LogEvent) -> datetime:
+    """When a line was written, in UTC: what it says itself unless that is more than `MAX_SKEW` off."""
+    believed = line.timestamp if abs(line.timestamp - event.time) <= MAX_SKEW else event.time
+    return believed.astimezone(UTC)

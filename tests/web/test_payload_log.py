@@ -1,0 +1,71 @@
+from typing import Any
+
+import numpy as np
+import pytest
+
+from shared.domain.dtypes import DType
+from shared.domain.endpoint_settings import EndpointSettings
+from shared.domain.signature import TensorSpec
+from shared.domain.tensors import bytes_tensor, fp32_to_bf16
+from shared.web.payload_log import REDACTED, PayloadLog, loggable
+
+PAIR = TensorSpec("x", DType.FP32, (None, 2), features=("age", "name_length"))
+TEXT = TensorSpec("text", DType.BYTES, (None,))
+FREE = TensorSpec("free", DType.FP32, (None, 3))
+SCORES = TensorSpec("y", DType.FP32, (None, 2), classes=("left", "right"))
+
+
+def add(settings: EndpointSettings, draw: float) -> dict[str, Any]:
+    log: dict[str, Any] = {}
+    inputs = {"x": np.array([[1, 2]], np.float32)}
+    outputs = {"y": np.array([[0.5, 0.5]], np.float32)}
+    PayloadLog(lambda _: settings, lambda: draw).add(log, "pair", (inputs, [PAIR]), (outputs, [SCORES]))
+    return log
+
+
+@pytest.mark.parametrize(
+    ("settings", "draw", "logged"),
+    [
+        (EndpointSettings("pair"), 0.0, set()),
+        (EndpointSettings("pair", log_inputs=0.5), 0.4, {"inputs"}),
+        (EndpointSettings("pair", log_inputs=0.5), 0.5, set()),
+        (EndpointSettings("pair", log_inputs=1, log_outputs=1), 0.999, {"inputs", "outputs"}),
+        (EndpointSettings("pair", log_outputs=1), 0.999, {"outputs"}),
+    ],
+)
+def test_payloads_are_logged_only_where_and_as_often_as_asked(
+    settings: EndpointSettings, draw: float, logged: set[str]
+) -> None:
+    assert set(add(settings, draw)) == logged
+
+
+def test_named_columns_are_redacted_alone() -> None:
+    log = add(EndpointSettings("pair", log_inputs=1, log_outputs=1, redact=("age", "y")), 0.0)
+    assert log == {"inputs": {"x": [{"age": REDACTED, "name_length": 2.0}]}, "outputs": {"y": REDACTED}}
+
+
+def test_columns_that_cannot_be_told_apart_are_all_redacted() -> None:
+    image = {"x": np.zeros((1, 2, 1), np.float32)}
+    assert loggable(image, [PAIR], frozenset({"age"})) == {"x": REDACTED}
+    assert loggable(image, [PAIR], frozenset({"other"})) == {"x": {"shape": [1, 2, 1], "values": [0.0, 0.0]}}
+
+
+def test_text_is_cut_and_bytes_are_counted() -> None:
+    tensors = {"text": bytes_tensor([b"short", b"x" * 1000, b"\xff\xfe"])}
+    assert loggable(tensors, [TEXT], frozenset()) == {"text": ["short", "x" * 256 + "…", "[2 bytes]"]}
+
+
+def test_what_is_logged_is_bounded() -> None:
+    tensors = {"free": np.ones((1000, 3), np.float32), "x": np.ones((1000, 2), np.float32)}
+    logged = loggable(tensors, [FREE, PAIR], frozenset())
+    assert logged["free"] == {"shape": [1000, 3], "values": [1.0] * 24}
+    assert len(logged["x"]) == 8
+
+
+def test_bf16_is_logged_as_the_numbers_that_it_holds() -> None:
+    spec = TensorSpec("b", DType.BF16, (None,))
+    assert loggable({"b": fp32_to_bf16(np.array([1.5], np.float32))}, [spec], frozenset()) == {"b": [1.5]}
+
+
+def test_a_scalar_is_logged() -> None:
+    assert loggable({"s": np.array(3)}, [], frozenset()) == {"s": {"shape": [], "values": [3]}}
