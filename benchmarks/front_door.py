@@ -1,4 +1,4 @@
-"""What the front door costs: `python -m benchmarks.front_door [--requests N] [--rounds N]`.
+"""What the front door costs: `python -m benchmarks.front_door [--requests N] [--cold-rounds N]`.
 
 In one process, interleaved: the predict function's handler with everything on (rate limit, log line, metrics), the same
 with an idempotency key, a bare FastAPI + Mangum handler that only predicts, and raw `session.run`. AWS is the local
@@ -69,14 +69,13 @@ class AwsTime:
 def main() -> None:
     """Measure and write the report."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, default=300, help="of each kind in a round")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--requests", type=int, default=1000, help="of each kind")
     parser.add_argument("--cold-rounds", type=int, default=9)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, _aws() as url:
         environments = _prepare(url, Path(folder))
         report = {
-            "warm": _warm(environments["PredictFunction"], given.requests, given.rounds),
+            "warm": _warm(environments["PredictFunction"], given.requests),
             "cold": {
                 "predict": _cold("functions.predict.handler", environments, PREDICT_FLOOR, given.cold_rounds),
                 "authorizer": _cold("functions.authorizer.handler", environments, AUTHORIZER_FLOOR, given.cold_rounds),
@@ -123,53 +122,64 @@ def _prepare(url: str, cache: Path) -> dict[str, dict[str, str]]:
     return {name: {**spec.environment, **shared} for name, spec in stack.functions.items()}
 
 
-def _warm(environment: Mapping[str, str], requests: int, rounds: int) -> dict[str, Any]:
-    from tests.functions.support import LambdaContextStub, event
+class Context:
+    """What the functions read of Lambda's context."""
 
+    aws_request_id = "8f5a1e2c-3d4b-4c6f-9a7e-0b1c2d3e4f50"
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Far from the end."""
+        return 29_000
+
+
+def _warm(environment: Mapping[str, str], requests: int) -> dict[str, Any]:
     os.environ.update(environment)
     aws = AwsTime()
     from functions.predict.bootstrap import build
     from shared.domain.plans import Limits, Rate
     from shared.domain.principal import Principal
+    from shared.web.http_event import http_event
 
-    body = (ROOT / "examples" / MODEL / "request.json").read_bytes()
+    body = (ROOT / "examples" / MODEL / "request.json").read_text()
     fast = Rate(1_000_000, 1_000_000)
     caller = Principal("demo", "k" * 16, frozenset({"predict"}), "demo", limits=Limits(fast, fast))
-    path = f"/v1/models/{MODEL}/predict"
-    request = event("POST", path, "POST /v1/models/{model}/predict", body, principal=caller)
-    handler, bare, raw = build(os.environ), _bare(), _raw(body)
-    context = LambdaContextStub()
+    path, route = f"/v1/models/{MODEL}/predict", "/v1/models/{model}/predict"
+    request = http_event("POST", path, route=route, body=body, principal=caller)
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):  # where the log goes is settled by `build`
+        return _interleaved(_kinds(build(os.environ), _bare(), _raw(body), request), aws, requests)
 
-    def checked(function: Any, made: Mapping[str, Any]) -> None:
-        # A handler may change its event.
-        answer = function({**made, "headers": dict(made["headers"])}, context)
+
+def _kinds(handler: Any, bare: Any, raw: Call, request: Mapping[str, Any]) -> dict[str, Call]:
+    context = Context()
+
+    def checked(function: Any, headers: Mapping[str, str]) -> None:
+        answer = function({**request, "headers": {**request["headers"], **headers}}, context)
         if answer["statusCode"] != 200:
             raise RuntimeError(f"{answer['statusCode']}: {answer['body']}")
 
-    def with_key() -> None:
-        headers = {**request["headers"], "idempotency-key": uuid.uuid4().hex}
-        checked(handler, {**request, "headers": headers})
-
-    kinds: dict[str, Call] = {
-        "everything": lambda: checked(handler, request),
-        "idempotency key": with_key,
-        "bare handler": lambda: checked(bare, request),
+    return {
+        "everything": lambda: checked(handler, {}),
+        "idempotency key": lambda: checked(handler, {"idempotency-key": uuid.uuid4().hex}),
+        "bare handler": lambda: checked(bare, {}),
         "raw session.run": raw,
     }
+
+
+def _interleaved(kinds: Mapping[str, Call], aws: AwsTime, requests: int) -> dict[str, Any]:
+    """One call of each kind after the other, so that all meet the same caches and the same neighbours."""
     results: dict[str, list[tuple[float, float]]] = {name: [] for name in kinds}
     calls: dict[str, Counter[str]] = {name: Counter() for name in kinds}
-    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
-        for call in kinds.values():
-            for _ in range(WARM_UP):
-                call()
-        for _ in range(rounds):
-            for name, call in kinds.items():
-                for _ in range(requests):
-                    aws.seconds, start = 0.0, time.perf_counter()
-                    aws.calls.clear()
-                    call()
-                    results[name].append((time.perf_counter() - start, aws.seconds))
-                    calls[name] += aws.calls
+    order = list(kinds)
+    for number in range(WARM_UP + requests):
+        for name in order[number % len(order) :] + order[: number % len(order)]:
+            aws.seconds = 0.0
+            aws.calls.clear()
+            start = time.perf_counter()
+            kinds[name]()
+            whole = time.perf_counter() - start
+            if number >= WARM_UP:
+                results[name].append((whole, aws.seconds))
+                calls[name] += aws.calls
     return {name: _figures(times, calls[name]) for name, times in results.items()}
 
 
@@ -220,7 +230,7 @@ def _bare() -> Any:
     return Mangum(app, lifespan="off")
 
 
-def _raw(body: bytes) -> Call:
+def _raw(body: str) -> Call:
     session = _session()
     feed = {session.get_inputs()[0].name: _rows(json.loads(body)["instances"])}
 

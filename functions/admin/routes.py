@@ -3,11 +3,12 @@
 from fastapi import APIRouter
 
 from functions.admin import endpoints, keys, plans, tenants
+from shared.web.routing import DirectRoute
 
 
 def router() -> APIRouter:
     """The routes, with what they say of themselves in the OpenAPI document."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=DirectRoute)
     for part in (keys, tenants, plans, endpoints):
         part.add_routes(routes)
     return routes

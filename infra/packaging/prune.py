@@ -23,9 +23,32 @@ PATTERNS: dict[str, tuple[str, ...]] = {
         "numpy/_core/_simd.*.so",  # for NumPy's own tests
         "numpy/_core/include",
         "numpy/_core/lib",
-        "numpy/random/lib",
         "numpy/f2py",
         "numpy/_pyinstaller",
+        # Imported when somebody asks NumPy for them, and no step of a model does.
+        "numpy/polynomial",
+        "numpy/random",
+        "numpy/testing",
+        "numpy/_core/_multiarray_tests.*.so",
+    ),
+    # Idempotency and what it imports stay.
+    "aws-lambda-powertools": (
+        "aws_lambda_powertools/event_handler",
+        *(
+            f"aws_lambda_powertools/utilities/{name}"
+            for name in (
+                "auth_alpha",
+                "batch",
+                "circuit_breaker",
+                "data_classes",
+                "data_masking",
+                "feature_flags",
+                "kafka",
+                "parameters",
+                "parser",
+                "streaming",
+            )
+        ),
     ),
     # The image step decodes PNG and JPEG only.
     "pillow": (
@@ -35,7 +58,6 @@ PATTERNS: dict[str, tuple[str, ...]] = {
         "PIL/_imagingtk.*.so",
         "PIL/_webp.*.so",
     ),
-    "pysimdjson": ("simdjson/simdjson.cpp",),  # what the extension was built from
     # The documentation page is Swagger UI.
     "fastapi-offline": ("fastapi_offline/static/redoc*",),
 }

@@ -33,6 +33,7 @@ IN_LAMBDA = frozenset(
 LEFT_OUT: Mapping[str, str] = {
     "flatbuffers": "onnxruntime's tools read model files with it",
     "huggingface-hub": "tokenizers downloads with it; packages bring their tokenizer.json",
+    "pysimdjson": "7 MB; bodies that reach a function are short, and shared.codecs.quick_numbers reads them without it",
     "packaging": "onnxruntime's transformers tools compare versions with it",
     "tokenizers": "11 MB; models that take text run in the container, and the error of the tokenize step says so",
 }

@@ -111,6 +111,8 @@ class Door:
         record.log["idempotency"] = "replayed" if replayed else "stored"
         if replayed:
             record.headers["Idempotency-Replayed"] = "true"
+            if model:  # the work, which notes it, was not done again
+                record.log["model"] = model
         return answer
 
 

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from time import time
 from typing import Any
 
@@ -43,8 +44,8 @@ class Callers:
         match authorizer:
             case {"lambda": dict() as context}:
                 try:
-                    return Principal.from_context(context)
-                except (KeyError, ValueError):
+                    return _of_context(tuple(context.items()))
+                except (KeyError, ValueError, TypeError):
                     raise Unauthenticated("The authorizer's answer is not one of ours.") from None
             case {"iam": {"userArn": str() as arn}} if self._by_role is not None:
                 principal = self._of_role(arn, self._by_role)
@@ -65,6 +66,11 @@ class Callers:
         if len(self._kept) > _MAX_KEPT:
             self._kept.popitem(last=False)
         return principal
+
+
+@lru_cache(maxsize=_MAX_KEPT)  # the gateway sends the same strings as long as it remembers the answer
+def _of_context(context: tuple[tuple[str, object], ...]) -> Principal:
+    return Principal.from_context(dict(context))
 
 
 def _authorizer(scope: Scope) -> Mapping[str, Any]:

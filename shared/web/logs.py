@@ -55,6 +55,8 @@ def configure(service: str, level: LogLevel) -> logging.Logger:
     They do not reach the root logger, which Lambda's runtime owns: it would write them a second time, in its own form.
     What the libraries say of themselves reaches it from WARNING on.
     """
+    # What no line of ours holds, and logging would find out anew for each of them: see "Optimization" in its HOWTO.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonFormatter(service))
     for name in _PACKAGES:

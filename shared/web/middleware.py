@@ -113,7 +113,11 @@ class RequestMiddleware:
             fields["cost_nusd"] = _cost(total_ms, self._observed.memory_mb, calls)
         self._observed.metrics.add(fields)
         scope["app"].state.cold = False
-        self._log.log(logging.ERROR if status >= 500 else logging.INFO, "request", extra={"fields": fields})
+        level = logging.ERROR if status >= 500 else logging.INFO
+        if self._log.isEnabledFor(level):
+            # As `Logger.log` does, but for the search of the stack for who called it.
+            extra = {"fields": fields}
+            self._log.handle(self._log.makeRecord(self._log.name, level, "", 0, "request", (), None, extra=extra))
 
 
 def _cost(ms: float, memory_mb: int, calls: Mapping[str, int]) -> int:

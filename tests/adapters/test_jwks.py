@@ -39,7 +39,7 @@ def clock() -> Clock:
     return Clock()
 
 
-def keys_of(issuer: Issuer, clock: Clock, *, discover: bool = False, timeout_s: float = 1.0) -> Jwks:
+def keys_of(issuer: Issuer, clock: Clock, *, discover: bool = False, timeout_s: float = 10) -> Jwks:
     return Jwks(issuer.url, "" if discover else issuer.url + JWKS, timeout_s=timeout_s, now=clock)
 
 

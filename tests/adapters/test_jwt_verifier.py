@@ -37,7 +37,7 @@ def issuer(server: Issuer) -> Issuer:
 
 
 def verifier(issuer: Issuer, *, now: float = NOW, tenant_claim: str = "tenant") -> JwtVerifier:
-    keys = Jwks(issuer.url, "", timeout_s=0.5, now=lambda: now)
+    keys = Jwks(issuer.url, "", timeout_s=10, now=lambda: now)
     return JwtVerifier(keys, issuer=issuer.url, audience=AUDIENCE, tenant_claim=tenant_claim, now=lambda: now)
 
 
@@ -277,7 +277,7 @@ def test_without_keys_nothing_can_be_told(issuer: Issuer) -> None:
 
 def test_a_rotated_key_is_found_and_a_flood_of_ids_is_one_fetch(issuer: Issuer) -> None:
     at = [NOW]
-    keys = Jwks(issuer.url, "", timeout_s=0.5, now=lambda: at[0])
+    keys = Jwks(issuer.url, "", timeout_s=10, now=lambda: at[0])
     verify = JwtVerifier(keys, issuer=issuer.url, audience=AUDIENCE, tenant_claim="tenant", now=lambda: at[0]).verify
     verify(RSA.sign(claims(issuer.url, NOW)))
     new = ec_key("new")

@@ -86,3 +86,11 @@ def api(sluice: Sluice) -> Iterator[httpx.Client]:
     headers = {"Authorization": f"Bearer {local['api_key']}"}
     with httpx.Client(base_url=local["api_url"], headers=headers, timeout=40) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def admin(sluice: Sluice) -> Iterator[httpx.Client]:
+    local = sluice.local
+    headers = {"Authorization": f"Bearer {local['admin_key']}"}
+    with httpx.Client(base_url=local["api_url"], headers=headers, timeout=40) as client:
+        yield client

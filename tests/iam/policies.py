@@ -26,16 +26,21 @@ RUNTIME_ACTIONS = frozenset(
 )
 
 
+# What a condition may be about: the partition keys of items, the prefix of a listing.
+_CONDITIONS = frozenset({("ForAllValues:StringLike", "dynamodb:LeadingKeys"), ("StringLike", "s3:prefix")})
+
+
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """One action on one resource pattern."""
+    """One action on one resource pattern; `keys` are patterns that keys or prefixes must match, none for all of them."""
 
     action: str
     resource: str
+    keys: tuple[str, ...] = ()
 
-    def covers(self, resource: str) -> bool:
-        """Whether the pattern matches an ARN; IAM's `*` matches any characters, and `[` none but itself."""
-        return fnmatchcase(resource, self.resource.replace("[", "[[]"))
+    def covers(self, resource: str, key: str = "") -> bool:
+        """Whether the patterns match an ARN and a key or prefix."""
+        return _matches(self.resource, resource) and (not self.keys or any(_matches(each, key) for each in self.keys))
 
 
 @cache
@@ -50,6 +55,9 @@ def grants(template: Path) -> Mapping[str, frozenset[Grant]]:
             role = resource["Properties"]["Role"]["Fn::GetAtt"][0]
             properties = evaluate(resources[role]["Properties"], scope, f"Resources.{role}")
             found[logical_id] = frozenset(_inline(properties)) | frozenset(_managed(properties))
+            # Lambda itself sends there what failed, with the function's role.
+            if dead_letters := evaluate(resource["Properties"].get("DeadLetterConfig", {}), scope, logical_id):
+                found[logical_id] -= {Grant("sqs:SendMessage", str(dead_letters["TargetArn"]))}
     return found
 
 
@@ -58,13 +66,27 @@ def _inline(role: Mapping[str, Any]) -> list[Grant]:
     for policy in role.get("Policies", ()):
         for statement in _listed(policy["PolicyDocument"]["Statement"]):
             assert statement["Effect"] == "Allow", statement
+            keys = _keys(statement.get("Condition", {}))
             made += [
-                Grant(action, str(resource))
+                Grant(action, str(resource), keys)
                 for action in _listed(statement["Action"])
                 for resource in _listed(statement["Resource"])
                 if action not in RUNTIME_ACTIONS
             ]
     return made
+
+
+def _keys(condition: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """The patterns of a statement's only condition; () where it has none."""
+    parts = [(operator, key, values) for operator, pairs in condition.items() for key, values in pairs.items()]
+    assert {(operator, key) for operator, key, _ in parts} <= _CONDITIONS, condition
+    assert len(parts) <= 1, condition
+    return tuple(str(pattern) for _, _, values in parts for pattern in _listed(values))
+
+
+def _matches(pattern: str, text: str) -> bool:
+    """As IAM does it: `*` matches any characters, and `[` none but itself."""
+    return fnmatchcase(text, pattern.replace("[", "[[]"))
 
 
 def _managed(role: Mapping[str, Any]) -> list[Grant]:

@@ -16,6 +16,7 @@ _OTHER_NAMES: Mapping[str, str] = {
     "s3:HeadBucket": "s3:ListBucket",
     "s3:ListObjectsV2": "s3:ListBucket",
     "s3:ListObjects": "s3:ListBucket",
+    "s3:ListObjectVersions": "s3:ListBucketVersions",
     "lambda:Invoke": "lambda:InvokeFunction",
 }
 # Source: Amazon DynamoDB developer guide, "Using IAM with DynamoDB transactions".
@@ -30,10 +31,11 @@ _IN_TRANSACTIONS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call: IAM's name of the action, and the ARN of what it was for."""
+    """One call: IAM's name of the action, the ARN of what it was for, and the item's key or the listing's prefix."""
 
     action: str
     resource: str
+    key: str = ""
 
 
 @contextmanager
@@ -66,7 +68,19 @@ def _calls(service: str, operation: str, params: Mapping[str, Any]) -> set[Call]
             return {Call(f"dynamodb:{_IN_TRANSACTIONS[kind]}", _arn(service, step)) for kind, step in steps}
         case _:
             name = f"{service}:{operation}"
-            return {Call(_OTHER_NAMES.get(name, name), _arn(service, params))}
+            return {Call(_OTHER_NAMES.get(name, name), _arn(service, params), _key(service, params))}
+
+
+def _key(service: str, params: Mapping[str, Any]) -> str:
+    """What conditions are about: the partition key of a table without a sort key, the prefix of a listing."""
+    match service, params:
+        case "dynamodb", {"Key": key} if len(key) == 1:
+            ((value,),) = (tuple(typed.values()) for typed in key.values())
+            return str(value)
+        case "s3", {"Prefix": prefix}:
+            return str(prefix)
+        case _:
+            return ""
 
 
 def _arn(service: str, params: Mapping[str, Any]) -> str:
