@@ -23,7 +23,6 @@ from tests.e2e.conftest import Sluice, make_sluice
 pytestmark = pytest.mark.e2e
 
 SIGNED_PATH = "/iam/v1/models/tumor/predict"
-FEATURE = "mean radius"
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +61,7 @@ def forget(own: Sluice) -> None:
 def signed(own: Sluice, *, body: bytes = TUMOR, sent: bytes | None = None, secret: str = SECRET_KEY) -> httpx.Response:
     """The answer to a POST that is signed for `body`, as any AWS SDK does it, and sent with `sent`."""
     url = own.local["api_url"] + SIGNED_PATH
-    request = AWSRequest("POST", url, body, {"Content-Type": "application/json"})
-    request.data = body
-    request.headers["Content-Type"] = "application/json"
+    request = AWSRequest("POST", url, {"Content-Type": "application/json"}, body)
     SigV4Auth(Credentials(ACCESS_KEY, secret), SERVICE, REGION).add_auth(request)
     return httpx.post(url, content=body if sent is None else sent, headers=dict(request.headers.items()), timeout=40)
 
