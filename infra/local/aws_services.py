@@ -13,6 +13,7 @@ from functools import lru_cache
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from infra.local import moto_transactions
 from infra.local.aws_forward import ForwardInvoke, ForwardServices, service_of
 from infra.local.stack import ACCOUNT_ID, REGION
 
@@ -81,6 +82,8 @@ def build_app(lambda_url: str, *, services: Mapping[str, str] | None = None, ato
 
             # moto's list of instance types is years old: it refuses ml.g5 and all that came after.
             FakeEndpointConfig.validate_instance_type = lambda *_: None  # type: ignore[method-assign]
+        if service == "dynamodb":
+            moto_transactions.install()
         return backend
 
     moto_app = cast("WSGIApplication", Dispatcher(create))

@@ -37,7 +37,17 @@ FEW = hypothesis.settings(
 )
 MODELS = ("tumor", "digits", "embed")
 
-schema = schemathesis.openapi.from_dict(json.loads(CONTRACT.read_text()))
+
+def open_contract(text: bytes | str) -> dict[str, Any]:
+    """The contract without its credentials, which the tests add: else most requests would end at the gateway."""
+    document: dict[str, Any] = json.loads(text)
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            operation.pop("security", None)
+    return document
+
+
+schema = schemathesis.openapi.from_dict(open_contract(CONTRACT.read_text()))
 schema.config.generation.modes = list(schemathesis.GenerationMode)
 
 
@@ -65,7 +75,7 @@ def test_answers_are_as_the_contract_says(case: schemathesis.Case[Any], known: t
     caller, names = known
     check(case, caller)
     case.path_parameters |= {name: names[name] for name in case.path_parameters}
-    if isinstance(case.body, dict) and "tenant" in case.body:
+    if isinstance(case.body, dict) and isinstance(case.body.get("tenant"), str):
         case.body["tenant"] = caller.tenant
     check(case, caller)
 
@@ -73,7 +83,7 @@ def test_answers_are_as_the_contract_says(case: schemathesis.Case[Any], known: t
 @pytest.mark.parametrize("model", MODELS)
 def test_what_a_models_own_operation_allows_is_predicted(model: str, api: httpx.Client, known: Any) -> None:
     caller, _ = known
-    served = schemathesis.openapi.from_dict(api.get("/openapi.json").json())
+    served = schemathesis.openapi.from_dict(open_contract(api.get("/openapi.json").content))
     operation = served[f"/v1/models/{model}/predict"]["POST"]
 
     @FEW
@@ -87,5 +97,7 @@ def test_what_a_models_own_operation_allows_is_predicted(model: str, api: httpx.
 def check(case: schemathesis.Case[Any], caller: Caller) -> None:
     url = str(caller.client.base_url)
     response = case.call(base_url=url, headers={"Authorization": caller.client.headers["Authorization"]}, timeout=40)
+    if response.status_code == 431:  # a path of kilobytes: it came no further than the gateway's parser of HTTP
+        return
     assert response.status_code < 500, response.text
     case.validate_response(response, checks=CHECKS)

@@ -75,3 +75,13 @@ def test_the_gateway_answers_as_api_gateway_does(
 def test_a_body_over_the_gateways_limit(api: httpx.Client) -> None:
     answer = api.post("/v1/models/tumor/predict", content=b" " * (11 * 1024 * 1024))
     assert (answer.status_code, answer.json()) == (413, {"message": "Request Entity Too Large"})
+
+
+def test_web_pages_of_other_origins_are_let_in_only_where_the_stack_says_so(api: httpx.Client) -> None:
+    asked = {"Origin": "https://app.example.com", "Access-Control-Request-Method": "POST"}
+    preflight = api.options("/v1/models/tumor/predict", headers=asked)
+    assert (preflight.status_code, preflight.json()) == (404, {"message": "Not Found"})
+    answer = api.get("/v1/models", headers=asked)
+    assert answer.status_code == 200
+    for headers in (preflight.headers, answer.headers):
+        assert not [name for name in headers if name.startswith("access-control-")]

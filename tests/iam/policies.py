@@ -32,7 +32,7 @@ _CONDITIONS = frozenset({("ForAllValues:StringLike", "dynamodb:LeadingKeys"), ("
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """One action on one resource pattern; `keys` are patterns that keys or prefixes must match, none for all of them."""
+    """One action on one resource pattern; `keys` are patterns for keys or prefixes, where a condition has them."""
 
     action: str
     resource: str

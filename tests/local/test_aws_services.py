@@ -182,6 +182,49 @@ def test_transactions_are_atomic(aws_url: str) -> None:
     assert dynamodb.scan(TableName="transactions", Select="COUNT")["Count"] == LIMIT + 1
 
 
+@pytest.mark.parametrize("sort_key", [False, True])
+def test_a_cancelled_transaction_leaves_everything_as_it_was(aws_url: str, sort_key: bool) -> None:
+    name = f"cancelled-{sort_key}"
+    dynamodb = local_client(isolated_session(), "dynamodb", aws_url)
+    keys = [("id", "HASH"), ("at", "RANGE")] if sort_key else [("id", "HASH")]
+    dynamodb.create_table(
+        TableName=name,
+        BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"} for key, _ in keys],
+        KeySchema=[{"AttributeName": key, "KeyType": kind} for key, kind in keys],
+        StreamSpecification={"StreamEnabled": True, "StreamViewType": "NEW_IMAGE"},
+    )
+
+    def key(text: str) -> dict[str, Any]:
+        return {attribute: {"S": text} for attribute, _ in keys}
+
+    for text in ("replaced", "updated", "deleted"):
+        dynamodb.put_item(TableName=name, Item={**key(text), "list": {"L": [{"N": "1"}]}})
+    writes: list[Any] = [
+        {"Put": {"TableName": name, "Item": key("new")}},
+        {"Put": {"TableName": name, "Item": {**key("replaced"), "list": {"L": []}}}},
+        {
+            "Update": {
+                "TableName": name,
+                "Key": key("updated"),
+                "UpdateExpression": "SET #l = list_append(#l, :more)",
+                "ExpressionAttributeNames": {"#l": "list"},
+                "ExpressionAttributeValues": {":more": {"L": [{"N": "2"}]}},
+            }
+        },
+        {"Delete": {"TableName": name, "Key": key("deleted")}},
+    ]
+    never = {"TableName": name, "Key": key("absent"), "ConditionExpression": "attribute_exists(id)"}
+    before = dynamodb.scan(TableName=name)["Items"]
+    with pytest.raises(ClientError) as refused:
+        dynamodb.transact_write_items(TransactItems=[*writes, {"ConditionCheck": never}])
+    assert refused.value.response["Error"]["Code"] == "TransactionCanceledException"
+    after = dynamodb.scan(TableName=name)["Items"]
+    assert sorted(map(str, after)) == sorted(map(str, before))
+    dynamodb.transact_write_items(TransactItems=writes)
+    assert {item["id"]["S"] for item in dynamodb.scan(TableName=name)["Items"]} == {"new", "replaced", "updated"}
+
+
 def test_a_conditional_delete_succeeds_once(aws_url: str) -> None:
     dynamodb = table(aws_url, "deletes")
 

@@ -1,18 +1,38 @@
 """Staged functions under Lambda's Python, in clean processes."""
 
 import json
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from infra.local.seed import seed_keys
 from infra.packaging.interpreter import Interpreter
-from tests.conftest import LocalAws
+from infra.packaging.template import Template
+from shared.domain.principal import Principal
+from tests.adapters.samples import unique
+from tests.conftest import ROOT, LocalAws
+from tests.functions.support import event
+from tests.log_lines import authorization, batch, request, subscription
 from tests.packaging.calls import DIGIT, TUMOR, authorize, body, expected, file, predict
-from tests.packaging.clean_process import run
+from tests.packaging.clean_process import ISOLATED, PATH, run
 from tests.packaging.conftest import Unpack
 
-NAMES = ["ApiFunction", "AuthorizerFunction", "PredictFunction", "ReleaseCheckFunction"]
+NAMES = [function.name for function in Template(ROOT, ROOT / "template.yaml").functions()]
+ADMIN = Principal("ops", "a" * 16, frozenset({"admin"}), "default")
+# What is imported by the first request that needs it.
+ON_FIRST_USE = {
+    "AuthorizerFunction": ["jwt", "cryptography.hazmat.primitives.asymmetric.ec"],
+    "AdminFunction": ["cryptography.hazmat.primitives.ciphers.aead", "aws_lambda_powertools.utilities.idempotency"],
+    "PredictFunction": [
+        "aws_lambda_powertools.utilities.idempotency.base",
+        "google.protobuf.message",
+        "python_multipart",
+        "shared.codecs.protobuf.tensors",
+    ],
+}
+_IMPORT = f"{PATH}from importlib import import_module; [import_module(name) for name in sys.argv[1:]]"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -29,16 +49,51 @@ def test_a_function_needs_nothing_but_its_artefacts(
     assert [name for name in ours if not Path(ran.cached[name]).is_file()] == []  # all of it came with its bytecode
 
 
+@pytest.mark.parametrize("name", sorted(ON_FIRST_USE))
+def test_what_is_imported_on_first_use_is_staged(name: str, unpack: Unpack, interpreter: Interpreter) -> None:
+    function = unpack(name)
+    path = json.dumps([str(part) for part in function.search_path])
+    command = [interpreter.path, *ISOLATED, "-c", _IMPORT, path, *ON_FIRST_USE[name]]
+    done = subprocess.run(command, cwd=function.task, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_prediction_is_made_once(
+    unpack: Unpack, interpreter: Interpreter, published: Sequence[str], tmp_path: Path
+) -> None:
+    asked = predict("tumor", TUMOR).event
+    asked = {**asked, "headers": {**asked["headers"], "idempotency-key": unique("key")}}
+    first, second = run(interpreter, unpack("PredictFunction"), [asked, asked], tmp_path).answers
+    assert body(first) == body(second)
+    assert (first["statusCode"], second["headers"]["idempotency-replayed"]) == (200, "true")
+
+
+def test_a_key_is_made_once_and_its_text_kept_sealed(
+    unpack: Unpack, interpreter: Interpreter, local_aws: LocalAws, tmp_path: Path
+) -> None:
+    seed_keys(local_aws.stack, local_aws.url)
+    wanted, path = {"tenant": "demo", "scopes": ["predict"]}, "/v1/admin/keys"
+    asked = event("POST", path, path, wanted, {"idempotency-key": unique("key")}, ADMIN)
+    first, second = run(interpreter, unpack("AdminFunction"), [asked, asked], tmp_path).answers
+    assert (first["statusCode"], second["headers"]["idempotency-replayed"]) == (201, "true")
+    assert first["body"] == second["body"]
+
+
+def test_telemetry_records_a_batch(unpack: Unpack, interpreter: Interpreter, tmp_path: Path) -> None:
+    made = subscription(batch(request(), authorization(), stream=unique("stream")))
+    assert run(interpreter, unpack("TelemetryFunction"), [made], tmp_path).answers == [None]
+
+
 def test_predict_answers_as_the_model_does(
     unpack: Unpack, interpreter: Interpreter, published: Sequence[str], tmp_path: Path
 ) -> None:
-    requests = [("tumor", TUMOR), ("digits", DIGIT)]
-    events = [predict(model, request).event for model, request in requests]
+    asked = [("tumor", TUMOR), ("digits", DIGIT)]
+    events = [predict(model, instances).event for model, instances in asked]
     ran = run(interpreter, unpack("PredictFunction"), events, tmp_path)
-    for (model, request), answer in zip(requests, ran.answers, strict=True):
+    for (model, instances), answer in zip(asked, ran.answers, strict=True):
         document = body(answer)
         assert document["model"]["backend"] == "function"
-        for got, wanted in zip(document["predictions"], expected(model, request), strict=True):
+        for got, wanted in zip(document["predictions"], expected(model, instances), strict=True):
             assert got["label"] == wanted["label"]
             assert list(got["probabilities"].values()) == pytest.approx(wanted["probabilities"], rel=1e-3, abs=1e-6)
 

@@ -18,6 +18,12 @@ NESTED = sorted(path for path in (ROOT / "infra").glob("*.yaml"))
 IMAGE = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/team/sluice:1.0"
 ZONE = "Z0123456789ABC"
 
+# Tables and buckets that outlive the stack, and the tables that end with it.
+KEPT_TABLES = frozenset({"KeysTable", "ModelsTable", "TenantsTable", "EndpointsTable", "UsageTable", "AuditTable"})
+BUCKETS = frozenset({"ModelBucket", "DataBucket", "AuditBucket"})
+KEPT = KEPT_TABLES | BUCKETS
+ENDING_TABLES = frozenset({"LimitsTable", "IdempotencyTable"})
+
 COMBINATIONS: Mapping[str, Mapping[str, str]] = {
     "defaults": {},
     "container": {"ContainerImage": IMAGE},

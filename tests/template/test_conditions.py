@@ -40,7 +40,7 @@ def test_the_dashboard_is_a_document(combination: str) -> None:
     dashboard = json.loads(resolved(parameters)["Monitoring.Dashboard"].properties["DashboardBody"])
     widgets = dashboard["widgets"]
     titles = [widget["properties"]["title"] for widget in widgets]
-    assert len(titles) == len(set(titles)) == (12 if "ContainerImage" in parameters else 8)
+    assert len(titles) == len(set(titles)) == (15 if "ContainerImage" in parameters else 11)
     places = [(widget["x"], widget["y"]) for widget in widgets]
     assert len(set(places)) == len(places)
     assert all(widget["x"] + widget["width"] <= 24 for widget in widgets)

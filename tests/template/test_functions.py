@@ -9,16 +9,37 @@ import msgspec
 import pytest
 
 from infra.local.stack_scope import ResolvedResource
-from infra.local.template import load_stack
+from infra.local.template import TemplateError, load_stack
 from shared.domain.settings import load, variable_of
-from tests.template.support import COMBINATIONS, IMAGE, ROOT, TEMPLATE, of_type, resolved, source, translated
+from tests.template.support import (
+    COMBINATIONS,
+    IMAGE,
+    ROOT,
+    TEMPLATE,
+    listed,
+    of_type,
+    resolved,
+    source,
+    statements,
+    translated,
+)
 
 FUNCTIONS = [
     logical_id
     for logical_id, resource in source()["Resources"].items()
     if resource["Type"] == "AWS::Serverless::Function"
 ]
-SERVED = [logical_id for logical_id in FUNCTIONS if logical_id != "ReleaseCheckFunction"]
+AUTHORIZER = "AuthorizerFunction"
+# The gateway calls these, and they get new versions step by step. The others are called by CodeDeploy and by log
+# subscriptions: there is no traffic to move, and what fails is done again.
+BEHIND_GATEWAY = [
+    logical_id
+    for logical_id in FUNCTIONS
+    if logical_id == AUTHORIZER
+    or "HttpApi"
+    in {event["Type"] for event in source()["Resources"][logical_id]["Properties"].get("Events", {}).values()}
+]
+ANY_METHOD = "x-amazon-apigateway-any-method"
 # What a version is made of. Concurrency and tags are the function's, the log group is the same for ever.
 NOT_OF_A_VERSION = {"ReservedConcurrentExecutions", "Tags", "Code"}
 # Read by botocore.
@@ -91,10 +112,12 @@ def test_every_route_may_call_its_function() -> None:
     for path, operations in api.properties["Body"]["paths"].items():
         for verb, operation in operations.items():
             wanted.add((_called(operation["x-amazon-apigateway-integration"]["uri"]), _source(verb, path)))
-    (scheme,) = api.properties["Body"]["components"]["securitySchemes"].values()
-    wanted.add((_called(scheme["x-amazon-apigateway-authorizer"]["authorizerUri"]), "authorizers/*"))
+    schemes = api.properties["Body"]["components"]["securitySchemes"]
+    (authorizer,) = [found for found in schemes.values() if "x-amazon-apigateway-authorizer" in found]
+    wanted.add((_called(authorizer["x-amazon-apigateway-authorizer"]["authorizerUri"]), "authorizers/*"))
     assert wanted == allowed
-    assert len(wanted) > 9
+    assert (resources["PredictFunctionAliaslive"].ref, "*/*/iam/*") in wanted
+    assert len(wanted) > 35
 
 
 def _called(uri: str) -> str:
@@ -103,10 +126,30 @@ def _called(uri: str) -> str:
 
 def _source(verb: str, path: str) -> str:
     segments = ("*" if segment.startswith("{") else segment for segment in path.split("/"))
-    return f"*/{verb.upper()}{'/'.join(segments)}"
+    return f"*/{'*' if verb == ANY_METHOD else verb.upper()}{'/'.join(segments)}"
 
 
-@pytest.mark.parametrize("function", SERVED)
+def test_every_route_asks_who_calls_but_those_that_tell_nothing() -> None:
+    paths = resolved()["HttpApi"].properties["Body"]["paths"]
+    needed = {
+        path: [*(tuple(scheme) for scheme in operation.get("security", [{"NONE": []}]))]
+        for path, operations in paths.items()
+        for operation in operations.values()
+    }
+    open_to_all = {path for path, schemes in needed.items() if schemes == [("NONE",)]}
+    assert open_to_all == {"/health", "/ready", "/openapi.json", "/docs", "/docs/{asset}"}
+    assert {path for path, schemes in needed.items() if schemes == [("AWS_IAM",)]} == {"/iam/{proxy+}"}
+    asked = [path for path, schemes in needed.items() if schemes == [("Credential",)]]
+    assert len(asked) == len(needed) - 6
+
+
+def test_only_functions_behind_the_gateway_have_an_alias() -> None:
+    resources = translated()["Resources"]
+    assert {name for name in FUNCTIONS if f"{name}Aliaslive" in resources} == set(BEHIND_GATEWAY)
+    assert set(FUNCTIONS) - set(BEHIND_GATEWAY) == {"ReleaseCheckFunction", "TelemetryFunction"}
+
+
+@pytest.mark.parametrize("function", BEHIND_GATEWAY)
 def test_callers_reach_the_alias_and_a_new_version_gets_there_in_steps(function: str) -> None:
     resources = translated({"DeploymentType": "Linear10PercentEvery1Minute"})["Resources"]
     alias = resources[f"{function}Aliaslive"]
@@ -159,7 +202,7 @@ def test_snapstart_and_provisioned_concurrency_never_meet(
     assert alias.get("ProvisionedConcurrencyConfig") == expected
 
 
-@pytest.mark.parametrize("function", SERVED)
+@pytest.mark.parametrize("function", BEHIND_GATEWAY)
 def test_a_parameter_makes_a_new_version_if_it_changes_the_function_and_only_then(function: str) -> None:
     before = resolved()
     changes: dict[str, dict[str, str]] = {
@@ -175,6 +218,11 @@ def test_a_parameter_makes_a_new_version_if_it_changes_the_function_and_only_the
         "LogRetentionDays": {"LogRetentionDays": "90"},
         "ThrottlingRate": {"ThrottlingRate": "9"},
         "ContainerImage": {"ContainerImage": IMAGE},
+        "JwtIssuer": {"JwtIssuer": "https://issuer.example", "JwtAudience": "sluice"},
+        "JwtTenantClaim": {"JwtTenantClaim": "org"},
+        "IdempotencyHours": {"IdempotencyHours": "1"},
+        "AuthorizerCacheSeconds": {"AuthorizerCacheSeconds": "9"},
+        "AuditRetentionDays": {"AuditRetentionDays": "9"},
     }
     for name, change in changes.items():
         after = resolved(change)
@@ -183,6 +231,40 @@ def test_a_parameter_makes_a_new_version_if_it_changes_the_function_and_only_the
     # With one of the two on, the number of the other's environments is none of the version's business.
     one, two = (resolved({"PredictProvisionedConcurrency": count}) for count in "12")
     assert _description(one, function) == _description(two, function)
+
+
+@pytest.mark.parametrize("function", BEHIND_GATEWAY)
+def test_a_version_is_described_within_lambdas_limit_whatever_the_parameters_say(function: str) -> None:
+    longest = {
+        "LogLevel": "WARNING",
+        "AwsEndpointUrl": "https://" + "e" * 32,
+        "JwtIssuer": "https://" + "i" * 88,
+        "JwtAudience": "a" * 64,
+        "JwtTenantClaim": "c" * 32,
+        "IdempotencyHours": "168",
+        "PredictMemory": "10240",
+        "ContainerImage": IMAGE,
+    }
+    assert _description(resolved(longest), function)  # of 256 characters at most
+    for name in ("AwsEndpointUrl", "JwtIssuer", "JwtAudience", "JwtTenantClaim"):
+        with pytest.raises(TemplateError, match=name):
+            load_stack(TEMPLATE, parameters=longest | {name: longest[name] + "x"})
+
+
+def test_what_telemetry_cannot_write_waits_in_a_queue() -> None:
+    resources = resolved()
+    queue = resources["TelemetryFailures"]
+    arn = f"arn:aws:sqs:us-east-1:000000000000:{queue.name}"
+    telemetry = resources["TelemetryFunction"].properties
+    assert telemetry["DeadLetterConfig"] == {"TargetArn": arn}
+    assert str(queue.properties["MessageRetentionPeriod"]) == str(14 * 86_400)
+    role = next(role for name, role in of_type(resources, "AWS::IAM::Role").items() if name == "TelemetryFunctionRole")
+    sends = [found for found in statements(role) if "sqs:SendMessage" in listed(found["Action"])]
+    assert [listed(found["Resource"]) for found in sends] == [[arn]]
+    # Each line that says who did what reaches it, and nothing reads its own.
+    filters = of_type(resources, "AWS::Logs::SubscriptionFilter").values()
+    groups = {"AuthorizerLogGroup", "PredictLogGroup", "ApiFunctionLogGroup", "AdminFunctionLogGroup"}
+    assert {found.properties["LogGroupName"] for found in filters} == {resources[name].ref for name in groups}
 
 
 def _version_parts(function: ResolvedResource) -> dict[str, Any]:

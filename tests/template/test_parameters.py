@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from infra.local.template import load_stack
-from tests.template.support import NESTED, ROOT, TEMPLATE, references, source
+from tests.template.support import KEPT, NESTED, ROOT, TEMPLATE, references, source
 
 EVERY = pytest.mark.parametrize("path", [TEMPLATE, *NESTED], ids=lambda path: path.name)
 
@@ -51,8 +51,9 @@ def test_nested_stacks_get_every_parameter() -> None:
 def test_outputs_tell_where_everything_is() -> None:
     image = {"ContainerImage": "123456789012.dkr.ecr.us-east-1.amazonaws.com/sluice:1"}
     domain = {"DomainName": "models.example.com", "DomainHostedZoneId": "Z1"}
-    always = {"ApiUrl", "ModelBucketName", "ModelsTableName", "KeysTableName"}
-    always |= {"PredictFunctionAlias", "DashboardUrl", "AlarmTopic"}
+    always = {"ApiUrl", "PredictFunctionAlias", "DashboardUrl", "AlarmTopic"}
+    # Whatever outlives the stack: who is rid of the stack must know what is left.
+    always |= {f"{name}Name" for name in KEPT} | {"KeyPepperArn"}
     assert load_stack(TEMPLATE).outputs.keys() == always
     outputs = load_stack(TEMPLATE, parameters=image | domain).outputs
     assert outputs.keys() == always | {"EndpointName", "DomainUrl", "DomainTarget"}
