@@ -30,6 +30,7 @@ def main(arguments: list[str], environ: dict[str, str]) -> int:
     """Serve until SIGTERM or SIGINT; the exit status."""
     if arguments != ["serve"]:
         sys.stderr.write("usage: python -m gpu_service serve\n")
+        sys.stderr.write("Its settings are environment variables: docs/operations.md lists them.\n")
         return 2
     try:
         settings = load(Settings, environ)
@@ -51,8 +52,12 @@ async def _serve(settings: Settings, environ: dict[str, str]) -> int:
     try:
         await container.start()
     except OSError as error:
-        sys.stderr.write(f"The container cannot listen: {error.strerror or error}\n")
+        sys.stderr.write(
+            f"The container cannot listen: {error.strerror or error}. "
+            "SAGEMAKER_BIND_TO_PORT and SLUICE_GRPC_PORT move its ports.\n"
+        )
         return 1
+    _log.info("listening", extra=fields(host=settings.host, port=settings.port, grpc_port=settings.grpc_port))
     await stop.wait()
     await container.stop()
     return 0

@@ -12,11 +12,12 @@ MIB = 1024 * 1024
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Read from the environment by `shared.domain.settings.load`.
 
-    Models come from the folder `model_dir`, or from `model_uri` (`s3://bucket/prefix/`), which is polled every
-    `poll_seconds` and kept in `cache_dir` (empty: a folder below the system's temporary one). With `multi_model` there
-    are none at the start: SageMaker loads them from folders below `multi_model_dir`. `version_policy` says which
-    versions are served: `all`, `latest:2`, `specific:1|3`, and `<model>=<policy>` for single ones, separated by `;`.
-    `memory_budget_bytes` bounds what models take together (0: 80 % of the memory that there is).
+    Models come from the folder `model_dir`, which is read at the start, or from `model_uri` (`s3://bucket/prefix/`),
+    which is polled every `poll_seconds` and kept in `cache_dir` (empty: a folder below the system's temporary one).
+    With `multi_model` there are none at the start: SageMaker loads them from folders below `multi_model_dir`.
+    `version_policy` says which versions are served: `all`, `latest:2`, `specific:1|3`, and `<model>=<policy>` for
+    single ones, separated by `;`. `memory_budget_bytes` bounds what models take together (0: 80 % of the memory that
+    there is).
 
     `threads` cores run models (0: every one that this process may use). A model's queue holds at most `queue_size`
     requests and `queue_bytes` bytes. A run that takes more than `stuck_seconds` makes `/ping` fail. `providers` are

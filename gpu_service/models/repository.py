@@ -211,6 +211,8 @@ class ModelRepository:
     def _absent(self, name: str | None, version: int | None) -> SluiceError:
         if name is None:
             names = self._offered_names()
+            if not names:
+                return ModelUnavailable("No model is served here now.")
             if len(names) != 1:
                 return InvalidRequest(
                     f"{len(names)} models are served: name one with the custom attribute model or with Target-Model."

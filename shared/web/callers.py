@@ -8,12 +8,14 @@ from typing import Any
 
 from starlette.types import Scope
 
-from shared.domain.errors import CredentialExpired, InsufficientScope, Unauthenticated
+from shared.domain.errors import CredentialExpired, Refused, Unauthenticated
 from shared.domain.principal import Principal
 from shared.web.requests import record_of
 
-# A signed caller's binding is good for as long as an authorization is at the gateway by default.
+# A signed caller's binding is good for as long as an authorization is at the gateway by default. That there is none is
+# soon asked again: somebody may be about to bind it.
 _TTL_S = 60.0
+_ABSENT_TTL_S = 5.0
 _MAX_KEPT = 1000
 
 RoleLookup = Callable[[str], Principal | None]
@@ -32,7 +34,7 @@ class Callers:
         """The caller; its tenant and key go into the request's log line.
 
         Raises Unauthenticated if nobody vouches for the request, CredentialExpired for a credential that has ended
-        since the gateway last asked, InsufficientScope for an AWS identity that no tenant has, and BackendError.
+        since the gateway last asked, Refused for an AWS identity that no tenant has, and BackendError.
         """
         principal = self._principal(_authorizer(scope))
         record_of(scope).log.update(tenant=principal.tenant, key_id=principal.key_id)
@@ -50,7 +52,7 @@ class Callers:
             case {"iam": {"userArn": str() as arn}} if self._by_role is not None:
                 principal = self._of_role(arn, self._by_role)
                 if principal is None:
-                    raise InsufficientScope("No tenant is bound to this AWS identity: `sluice keys bind-role` does it.")
+                    raise Refused("No tenant is bound to this AWS identity: `sluice keys bind-role` does it.")
                 return principal
             case _:
                 raise Unauthenticated("The request reached the function without passing the authorizer.")
@@ -61,7 +63,7 @@ class Callers:
         if kept is not None and kept[0] > now:
             return kept[1]
         principal = lookup(arn)
-        self._kept[arn] = (now + _TTL_S, principal)
+        self._kept[arn] = (now + (_ABSENT_TTL_S if principal is None else _TTL_S), principal)
         self._kept.move_to_end(arn)
         if len(self._kept) > _MAX_KEPT:
             self._kept.popitem(last=False)

@@ -33,13 +33,26 @@ class PayloadLog:
         inputs: tuple[Tensors, Sequence[TensorSpec]],
         outputs: tuple[Tensors, Sequence[TensorSpec]],
     ) -> None:
-        """Complete a line's members for one prediction, each of the two with its own draw."""
+        """Complete a line's members for one prediction, each of the two with its own draw.
+
+        A name to be redacted that this model does not have may be a slip of the pen for one that it has: then nothing
+        is logged but that name, as `payload_withheld`.
+        """
         settings = self._settings(endpoint)
+        if not (settings.log_inputs or settings.log_outputs):
+            return
         redact = frozenset(settings.redact)
+        if unknown := redact - _names(*inputs[1], *outputs[1]):
+            log["payload_withheld"] = sorted(unknown)
+            return
         if settings.log_inputs and self._draw() < settings.log_inputs:
             log["inputs"] = loggable(*inputs, redact)
         if settings.log_outputs and self._draw() < settings.log_outputs:
             log["outputs"] = loggable(*outputs, redact)
+
+
+def _names(*specs: TensorSpec) -> frozenset[str]:
+    return frozenset(name for spec in specs for name in (spec.name, *spec.features, *spec.classes))
 
 
 def loggable(tensors: Tensors, specs: Sequence[TensorSpec], redact: frozenset[str]) -> dict[str, Any]:

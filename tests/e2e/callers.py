@@ -2,17 +2,19 @@
 
 import json
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from time import monotonic, sleep
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from tests.e2e.conftest import ROOT, Sluice
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Sluice
 
-TUMOR = (ROOT / "examples/tumor/request.json").read_bytes()
+TUMOR = (Path(__file__).parents[2] / "examples/tumor/request.json").read_bytes()
 PREDICT = "/v1/models/tumor/predict"
 FAST = {"per_second": 500, "burst": 1000}
 
@@ -25,15 +27,17 @@ class Caller:
     key_id: str
     client: httpx.Client
 
-    def predict(self, *, body: bytes = TUMOR, path: str = PREDICT, **headers: str) -> httpx.Response:
-        return self.client.post(path, content=body, headers={"Content-Type": "application/json", **headers})
+    def predict(
+        self, headers: Mapping[str, str] | None = None, *, body: bytes = TUMOR, path: str = PREDICT
+    ) -> httpx.Response:
+        return self.client.post(path, content=body, headers={"Content-Type": "application/json", **(headers or {})})
 
 
 @dataclass(frozen=True)
 class Callers:
     """Makes them through the admin API, as an administrator does."""
 
-    sluice: Sluice
+    sluice: "Sluice"
     admin: httpx.Client
     opened: ExitStack = field(default_factory=ExitStack)
 
@@ -53,7 +57,10 @@ class Callers:
     def caller(self, tenant: str | None = None, scopes: Sequence[str] = ("predict",)) -> Caller:
         made = self.admin.post("/v1/admin/keys", json={"tenant": tenant or self.tenant(), "scopes": list(scopes)})
         assert made.status_code == 201, made.text
-        key = made.json()
+        return self.of(made.json())
+
+    def of(self, key: Mapping[str, str]) -> Caller:
+        """Who calls with a key that was just created."""
         return Caller(key["tenant"], key["key_id"], self.client(key["api_key"]))
 
     def client(self, key: str) -> httpx.Client:
@@ -62,7 +69,7 @@ class Callers:
         return self.opened.enter_context(client)
 
 
-def lines(sluice: Sluice, function: str, request_id: str) -> list[dict[str, Any]]:
+def lines(sluice: "Sluice", function: str, request_id: str) -> list[dict[str, Any]]:
     """The request lines of one request in a function's log."""
     log = (sluice.home / "logs" / f"{function}.log").read_text()
     found = [json.loads(line) for line in log.splitlines() if request_id in line and line.startswith("{")]

@@ -14,6 +14,7 @@ import pytest
 from filelock import FileLock
 
 from infra.local.ports import Ports
+from tests.e2e.callers import Callers
 
 ROOT = Path(__file__).parents[2]
 
@@ -94,3 +95,10 @@ def admin(sluice: Sluice) -> Iterator[httpx.Client]:
     headers = {"Authorization": f"Bearer {local['admin_key']}"}
     with httpx.Client(base_url=local["api_url"], headers=headers, timeout=40) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def callers(sluice: Sluice, admin: httpx.Client) -> Iterator[Callers]:
+    callers = Callers(sluice, admin)
+    with callers.opened:
+        yield callers

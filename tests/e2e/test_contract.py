@@ -1,7 +1,6 @@
-"""The running API keeps to its contract, `/openapi.json`: whatever is asked, no 5xx and no answer that is not declared."""
+"""The running API keeps to its contract, `/openapi.json`: whatever is asked, no 5xx and only declared answers."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -17,7 +16,6 @@ from schemathesis.specs.openapi.checks import (
 
 from functions.api.documentation import CONTRACT
 from tests.e2e.callers import Caller, Callers
-from tests.e2e.conftest import Sluice
 
 pytestmark = pytest.mark.e2e
 
@@ -49,13 +47,6 @@ def open_contract(text: bytes | str) -> dict[str, Any]:
 
 schema = schemathesis.openapi.from_dict(open_contract(CONTRACT.read_text()))
 schema.config.generation.modes = list(schemathesis.GenerationMode)
-
-
-@pytest.fixture(scope="module")
-def callers(sluice: Sluice, admin: httpx.Client) -> Iterator[Callers]:
-    callers = Callers(sluice, admin)
-    with callers.opened:
-        yield callers
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import os
 import signal
 import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -24,13 +23,6 @@ CLIENTS = 32
 SLOW = "/v1/models/patience/predict"
 # Counted up one by one: some seconds of work on a core.
 WORK = b'{"instances": [[2000000]]}'
-
-
-@pytest.fixture(scope="module")
-def callers(sluice: Sluice, admin: httpx.Client) -> Iterator[Callers]:
-    callers = Callers(sluice, admin)
-    with callers.opened:
-        yield callers
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +84,10 @@ def test_32_clients_and_a_killed_function_end_with_one_answer(sluice: Sluice, ca
     # One client's request made the answer, and every other one got it as a replay.
     assert [answer.headers.get("idempotency-replayed") for answer in last].count(None) == 1
     before = [answer for seen in answers for answer in seen[:-1]]
-    # Nobody saw anything but "it is being answered", and one the end of the killed process.
-    assert [answer.status_code for answer in before if answer.status_code != 409] == [500]
+    # One saw the end of the killed process, the others "it is being answered"; a busy machine may also have said 503.
+    others = [answer.status_code for answer in before if answer.status_code != 409]
+    assert others.count(500) == 1
+    assert set(others) <= {500, 503}
     waits = [answer for answer in before if answer.status_code == 409]
     assert {answer.json()["code"] for answer in waits} == {"idempotency_in_flight"}
     assert {int(answer.headers["retry-after"]) for answer in waits} <= set(range(1, 6))
@@ -115,19 +109,18 @@ def test_a_key_belongs_to_one_payload_one_tenant_one_route_and_one_model(callers
     caller, stranger = callers.caller(), callers.caller()
     colleague = callers.caller(caller.tenant)
     key = {"Idempotency-Key": uuid.uuid4().hex}
-    first = caller.predict(**key)
+    first = caller.predict(key)
     assert (first.status_code, first.headers.get("idempotency-replayed")) == (200, None)
 
-    again = caller.predict(**key)
+    again = caller.predict(key)
     assert (again.content, again.headers["idempotency-replayed"]) == (first.content, "true")
     assert again.headers["content-type"] == first.headers["content-type"]
     assert again.headers["x-request-id"] != first.headers["x-request-id"]
-    assert colleague.predict(**key).content == first.content
+    assert colleague.predict(key).content == first.content
 
-    for other in ({"body": b'{"instances": []}'}, {"Accept": "text/csv"}):
-        refused = caller.predict(**key, **other)
+    for refused in (caller.predict(key, body=b'{"instances": []}'), caller.predict({**key, "Accept": "text/csv"})):
         assert (refused.status_code, refused.json()["code"]) == (422, "idempotency_mismatch")
-    for separate in (stranger.predict(**key), caller.predict(path="/v1/models/tumor/versions/1/predict", **key)):
+    for separate in (stranger.predict(key), caller.predict(key, path="/v1/models/tumor/versions/1/predict")):
         assert separate.status_code == 200
         assert "idempotency-replayed" not in separate.headers
         assert separate.json()["prediction_id"] != first.json()["prediction_id"]
@@ -135,13 +128,13 @@ def test_a_key_belongs_to_one_payload_one_tenant_one_route_and_one_model(callers
 
 def test_a_refused_request_frees_its_key(callers: Callers) -> None:
     caller, key = callers.caller(), {"Idempotency-Key": uuid.uuid4().hex}
-    assert caller.predict(body=b'{"instances": []}', **key).status_code == 422
-    answer = caller.predict(**key)
+    assert caller.predict(key, body=b'{"instances": []}').status_code == 422
+    answer = caller.predict(key)
     assert (answer.status_code, answer.headers.get("idempotency-replayed")) == (200, None)
 
 
 def test_a_key_that_is_none_is_refused(callers: Callers) -> None:
-    answer = callers.caller().predict(**{"Idempotency-Key": "with space"})
+    answer = callers.caller().predict({"Idempotency-Key": "with space"})
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_idempotency_key")
 
 
@@ -149,7 +142,7 @@ def test_aws_calls_are_one_plain_three_with_a_key_and_two_for_a_replay(sluice: S
     caller = callers.caller()
 
     def calls(key: str | None) -> dict[str, int]:
-        answer = caller.predict(**({} if key is None else {"Idempotency-Key": key}))
+        answer = caller.predict(None if key is None else {"Idempotency-Key": key})
         assert answer.status_code == 200
         (line,) = lines(sluice, "PredictFunction", answer.headers["x-request-id"])
         if line.get("limiter") == "open":  # the machine was too busy to count the request in time

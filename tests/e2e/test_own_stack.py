@@ -86,7 +86,7 @@ def test_a_signed_caller_is_let_in_once_a_tenant_has_bound_it(own: Sluice, calle
     for refused in (
         httpx.post(own.local["api_url"] + SIGNED_PATH, content=TUMOR, timeout=40),
         signed(own, sent=TUMOR + b" "),
-        signed(own, secret="another"),  # noqa: S106 - no secret: what a wrong one does
+        signed(own, secret="another"),
         callers.caller(tenant).predict(path=SIGNED_PATH),
     ):
         assert (refused.status_code, refused.json()) == (403, {"message": "Forbidden"})

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from shared.domain.errors import BackendTimeout, CredentialExpired, InsufficientScope, Unauthenticated
+from shared.domain.errors import BackendTimeout, CredentialExpired, Refused, Unauthenticated
 from shared.domain.principal import Principal
 from shared.web.callers import Callers
 from shared.web.requests import begin, record_of
@@ -76,13 +76,14 @@ def test_a_signed_caller_is_who_its_role_is_bound_to_for_a_minute() -> None:
     assert roles.asked == [ROLE] * 2
 
 
-def test_an_identity_that_nobody_bound_is_refused_and_remembered() -> None:
-    roles = Roles()
-    callers = Callers(roles)
-    for _ in range(2):
-        with pytest.raises(InsufficientScope, match="bind-role"):
+def test_an_identity_that_nobody_bound_is_refused_and_remembered_for_a_moment() -> None:
+    roles, now = Roles(), [0.0]
+    callers = Callers(roles, now=lambda: now[0])
+    for at in (0.0, 4.9, 5.0):
+        now[0] = at
+        with pytest.raises(Refused, match="bind-role"):
             callers.of(scope({"iam": {"userArn": "arn:aws:iam::1:user/eve"}}))
-    assert len(roles.asked) == 1
+    assert len(roles.asked) == 2
 
 
 def test_while_the_store_fails_nobody_gets_in_and_nothing_is_remembered() -> None:
@@ -99,6 +100,6 @@ def test_what_is_remembered_is_bounded() -> None:
     roles = Roles()
     callers = Callers(roles)
     for number in [*range(1001), 0, 1000]:
-        with pytest.raises(InsufficientScope):
+        with pytest.raises(Refused):
             callers.of(scope({"iam": {"userArn": f"arn:aws:iam::1:user/{number}"}}))
     assert len(roles.asked) == 1002  # the first was pushed out, the last was not

@@ -69,3 +69,8 @@ def test_bf16_is_logged_as_the_numbers_that_it_holds() -> None:
 
 def test_a_scalar_is_logged() -> None:
     assert loggable({"s": np.array(3)}, [], frozenset()) == {"s": {"shape": [], "values": [3]}}
+
+
+def test_a_name_to_be_redacted_that_the_model_has_not_withholds_everything() -> None:
+    log = add(EndpointSettings("pair", log_inputs=1, log_outputs=1, redact=("age", "nmae_length")), 0.0)
+    assert log == {"payload_withheld": ["nmae_length"]}

@@ -242,7 +242,7 @@ def _numbers(contents: "InferTensorContents", field: str, dtype: DType, place: s
 
 
 def _outputs(message: ModelInferRequest) -> tuple[str, ...]:
-    names: list[str] = []
+    names: dict[str, None] = {}  # a look at a list for each of a million outputs would take hours
     for position, entry in enumerate(message.outputs):
         if entry.parameters:
             _refuse_shared_memory(entry.parameters, f"/outputs/{position}/parameters")
@@ -250,7 +250,7 @@ def _outputs(message: ModelInferRequest) -> tuple[str, ...]:
                 raise UnknownField.at(f"/outputs/{position}/parameters/classification", NO_CLASSIFICATION)
         if entry.name in names:
             raise UnknownField.at(f"/outputs/{position}/name", "is given twice")
-        names.append(entry.name)
+        names[entry.name] = None
     return tuple(names)
 
 

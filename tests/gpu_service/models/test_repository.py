@@ -45,7 +45,7 @@ def test_models_are_found_by_name_and_version(repository: ModelRepository) -> No
 
 
 def test_the_only_model_needs_no_name(repository: ModelRepository) -> None:
-    with pytest.raises(InvalidRequest, match="0 models are served"):
+    with pytest.raises(ModelUnavailable, match="No model is served"):
         repository.get(None, None)
     first, second = serve(repository, "a", 1), serve(repository, "a", 2)
     assert repository.get(None, None) is second
