@@ -12,6 +12,7 @@ from infra.cli.options import JsonOption, help_text
 from infra.cli.output import USAGE, Failure, console, messages, print_json
 from infra.cli.stores import Stores, explained
 from infra.cli.tables import print_table
+from shared.domain import admin_bounds as bounds
 
 if TYPE_CHECKING:
     from shared.domain.ports import ApiKey
@@ -48,7 +49,7 @@ REVOKE_HELP = help_text(
 )
 BIND_ROLE_HELP = help_text(
     "Let an IAM role or user act for a tenant: the requests that it signs (SigV4) below /iam are the tenant's.",
-    "What was bound to it before is replaced.",
+    "What was bound to it before is replaced. For an identity that called before, that takes up to a minute to hold.",
     "sluice keys bind-role arn:aws:iam::123456789012:role/batch --tenant acme --scopes predict",
 )
 _SECONDS_A_DAY: Final = 86_400
@@ -79,7 +80,7 @@ def create(
 ) -> None:
     """Make a key and store its hash."""
     expires_at = None if days is None else int(time.time()) + days * _SECONDS_A_DAY
-    with explained():
+    with explained(name="--name"):
         made = Stores.of(stack, region, profile).keys().create(tenant, _split(scopes), name=name, expires_at=expires_at)
     _show_new(made, as_json=as_json)
 
@@ -114,6 +115,7 @@ def list_(
                 ]
                 for key, document in zip(found, documents, strict=True)
             ],
+            whole=("key",),
         )
 
 
@@ -179,6 +181,7 @@ def bind_role(
             markup=False,
             soft_wrap=True,
         )
+        messages.print(f"If it called before, this holds within {BINDING_LAG_S} s.", markup=False, style="dim")
 
 
 def _split(scopes: str) -> list[str]:
@@ -195,10 +198,14 @@ def _key_id(text: str) -> str:
 
 
 def _seconds(text: str) -> int:
+    """An overlap in seconds."""
     number, unit = (text[:-1], text[-1]) if text[-1:] in _UNITS else (text, "s")
     if not (number.isascii() and number.isdecimal() and len(number) <= 9):
-        raise Failure(f"{text!r} is no length of time: 0, 90s, 30m, 12h or 7d, for example.", exit_code=USAGE)
-    return int(number) * _UNITS[unit]
+        raise Failure(f"--overlap: {text!r} is no length of time: 0, 90s, 30m, 12h or 7d, for example.", exit_code=USAGE)
+    seconds = int(number) * _UNITS[unit]
+    if seconds > bounds.MAX_OVERLAP_S:
+        raise Failure(f"--overlap: must be at most {bounds.MAX_OVERLAP_S // _SECONDS_A_DAY} days", exit_code=USAGE)
+    return seconds
 
 
 def _show_new(made: "NewKey", *, as_json: bool) -> None:

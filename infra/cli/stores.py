@@ -1,6 +1,6 @@
 """What administrators manage, on the stores of the local stack or of a deployed one."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -15,6 +15,23 @@ if TYPE_CHECKING:
     from shared.usecases.manage_tenants import ManageTenants
 
 _OUTPUTS: Final = ("KeysTableName", "TenantsTableName", "UsageTableName", "KeyPepperArn")
+# The options by the places that errors name, which are those of the API's documents.
+_OPTIONS: Final[Mapping[str, str]] = {
+    "/key/per_second": "--key-rate",
+    "/key/burst": "--key-burst",
+    "/tenant/per_second": "--tenant-rate",
+    "/tenant/burst": "--tenant-burst",
+    "/daily_quota": "--daily-quota",
+    "/monthly_quota": "--monthly-quota",
+    "/shards": "--shards",
+    "/max_keys": "--max-keys",
+    "/scopes": "--scopes",
+    "/expires_at": "--days",
+    "/overlap_s": "--overlap",
+    "/description": "--description",
+    "/name": "NAME",
+    "/arn": "ARN",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +87,27 @@ class Stores:
 
 
 @contextmanager
-def explained() -> Iterator[None]:
-    """What may go wrong on the way as failures: a wrong value, stores out of reach, unusable credentials."""
+def explained(*, name: str = _OPTIONS["/name"]) -> Iterator[None]:
+    """What may go wrong on the way as failures: a wrong value, stores out of reach, unusable credentials.
+
+    `name` is how the command calls the member `name`.
+    """
     from botocore.exceptions import BotoCoreError
 
     try:
         yield
     except InvalidRequest as error:
-        raise Failure(error.detail.removeprefix("/"), exit_code=USAGE) from error
+        raise Failure(_of_options(error, {**_OPTIONS, "/name": name}), exit_code=USAGE) from error
     except (BackendUnavailable, BackendTimeout) as error:
         raise Failure(f"{error.detail} ({error.__cause__})", exit_code=UNREACHABLE) from error
     except BotoCoreError as error:
         raise unusable(error) from error
+
+
+def _of_options(error: InvalidRequest, options: Mapping[str, str]) -> str:
+    """What is wrong, with the option in the place of the document's member."""
+    place, colon, detail = error.detail.partition(": ")
+    return f"{options[place]}: {detail}" if colon and place in options else error.detail
 
 
 def _of_local(outputs: dict[str, str]) -> Sequence[str]:

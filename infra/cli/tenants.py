@@ -136,8 +136,7 @@ def update(
     with explained():
         tenants = Stores.of(stack, region, profile).tenants()
         changed = tenants.update(name, plan=plan, suspended=suspended, description=description)
-    state = "is suspended" if changed.suspended else f"has the plan {changed.plan}"
-    _show(changed, f"The tenant {changed.name} {state}.", as_json=as_json)
+    _show(changed, _changed_text(changed, resumed=suspended is False, suspended=suspended), as_json=as_json)
 
 
 def usage(

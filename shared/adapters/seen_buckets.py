@@ -1,8 +1,9 @@
 """What this process last saw of the items of the rate limiter, for the first guess at what they hold now."""
 
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from random import SystemRandom
 from threading import Lock
 from typing import Final
 
@@ -15,6 +16,10 @@ _MANY_ATTRIBUTES: Final = 32
 _SWEPT_AT_ONCE: Final = 48
 _SWEPT_AFTER_US: Final = 5 * MICROSECONDS
 _SURE: Final = 2
+# Attempts that fail are writes, too: without a bound, those of many environments for a tenant far over its limit would
+# throttle its item, and throttling lets requests pass. A caller who is refused comes back after a second at the least.
+_MAX_LOST: Final = 12
+_LONGEST_REST_US: Final = MICROSECONDS
 
 States = Mapping[str, BucketState]
 
@@ -24,21 +29,26 @@ class _Seen:
     """What was seen of one item, by attribute.
 
     `busy` counts, between 0 and 3, how often a bucket that had to be idle by its `tat` here was not, since other
-    environments took from it: from 2 on, it is taken for active.
+    environments took from it: from 2 on, it is taken for active. `lost` counts how often others had taken the request
+    that was due by its `tat` here: each time more, the bucket is left alone for longer, by a `tat` put off at random.
     """
 
     tats: dict[str, int] = field(default_factory=dict)
     busy: dict[str, int] = field(default_factory=dict)
+    lost: dict[str, int] = field(default_factory=dict)
     learned: int = 0
 
 
 class SeenBuckets:
     """Remembers the `tat`s of 1,024 items, the most recently used; safe to use from many threads.
 
-    A `tat` only grows, so what was seen is the least that it can be: who was over the limit by it still is.
+    A `tat` only grows, so what was seen is the least that it can be: who was over the limit by it still is. `draw(n)`
+    is a random number below n.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, draw: Callable[[int], int] | None = None) -> None:
+        # The system's generator: copies of one snapshot would all come back at the same moment from another.
+        self._draw = draw or SystemRandom().randrange
         self._items: OrderedDict[str, _Seen] = OrderedDict()
         self._lock = Lock()
 
@@ -81,8 +91,20 @@ class SeenBuckets:
                     step = -1 if states[attribute] is BucketState.IDLE else 1
                     seen.busy[attribute] = min(3, max(0, seen.busy.get(attribute, 0) + step))
             seen.tats = found if whole else seen.tats | found
+            for attribute, bucket in buckets.items():
+                self._count_lost(seen, attribute, bucket, states[attribute])
             seen.busy = {name: count for name, count in seen.busy.items() if count and name in seen.tats}
+            seen.lost = {name: count for name, count in seen.lost.items() if count and name in seen.tats}
             seen.learned += 1
             self._items[item] = seen
             if len(self._items) > _KEPT_ITEMS:
                 self._items.popitem(last=False)
+
+    def _count_lost(self, seen: _Seen, attribute: str, bucket: Bucket, state: BucketState) -> None:
+        if state is not BucketState.EMPTY:
+            seen.lost[attribute] = max(0, seen.lost.get(attribute, 0) - 1)
+            return
+        seen.lost[attribute] = lost = min(_MAX_LOST, seen.lost.get(attribute, 0) + 1)
+        # The first time may be the first sight of the bucket, and tells of no rival.
+        if longest := min(bucket.interval_us * (2**lost - 2), _LONGEST_REST_US):
+            seen.tats[attribute] += self._draw(longest)

@@ -28,7 +28,7 @@ def test_versions_are_taken_over_as_they_come(s3: "S3Client", endpoint: str, tmp
     cache = tmp_path / "cache"
     with running(tmp_path, **environment(endpoint, cache)) as server:
         assert server.wait_for_ping(200)["models"] == []
-        assert server.predict({"instances": [[0, 0]]}).status_code == 400
+        assert server.predict({"instances": [[0, 0]]}).status_code == 503
         publish(s3, tmp_path, 1, 1.0)
         wait_until(lambda: served(server) == [1])
         assert server.predict({"instances": [[0, 0]]}).json()["predictions"] == [[1, 1]]
