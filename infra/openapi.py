@@ -20,6 +20,7 @@ from shared.schemas import admin_keys, admin_usage
 from shared.schemas import api as schemas
 from shared.web.contract import HEADERS, SECURITY_SCHEME, reference
 from shared.web.deprecation import DEPRECATED
+from shared.web.routing import DirectRoute
 
 DESCRIPTION = """Predictions from ONNX models, and the catalogue of what is published.
 
@@ -74,7 +75,12 @@ _REQUESTS = (
 
 def contract() -> dict[str, Any]:
     """The OpenAPI 3.1 document of every route but the models' own."""
-    routes = [route for function in (predict, api, admin) for route in function.router().routes]
+    routes = [
+        route.described()
+        for function in (predict, api, admin)
+        for route in function.router().routes
+        if isinstance(route, DirectRoute)
+    ]
     document = get_openapi(title="Sluice", version=version("sluice"), description=DESCRIPTION, routes=routes)
     _, definitions = models_json_schema(
         [

@@ -195,12 +195,15 @@ class InMemoryTenants:
         if self._tenants.setdefault(tenant.name, tenant) is not tenant:
             raise Conflict(f"The tenant {tenant.name} exists already.")
 
-    def update(self, tenant: Tenant) -> None:
+    def update(self, tenant: Tenant, before: Tenant | None = None) -> bool:
         self._count()
         self._check(TENANT_NAME, tenant.name)
         if tenant.name not in self._tenants:
             raise TenantNotFound(f"There is no tenant {tenant.name!r}.")
+        if before not in (None, self._tenants[tenant.name]):
+            return False
         self._tenants[tenant.name] = tenant
+        return True
 
     def list(self) -> Sequence[Tenant]:
         self._count()

@@ -181,7 +181,7 @@ def bind_role(
             markup=False,
             soft_wrap=True,
         )
-        messages.print(f"If it called before, this holds within {BINDING_LAG_S} s.", markup=False, style="dim")
+        messages.print("If it called before, this holds within 60 s.", markup=False, style="dim")
 
 
 def _split(scopes: str) -> list[str]:
@@ -201,7 +201,9 @@ def _seconds(text: str) -> int:
     """An overlap in seconds."""
     number, unit = (text[:-1], text[-1]) if text[-1:] in _UNITS else (text, "s")
     if not (number.isascii() and number.isdecimal() and len(number) <= 9):
-        raise Failure(f"--overlap: {text!r} is no length of time: 0, 90s, 30m, 12h or 7d, for example.", exit_code=USAGE)
+        raise Failure(
+            f"--overlap: {text!r} is no length of time: 0, 90s, 30m, 12h or 7d, for example.", exit_code=USAGE
+        )
     seconds = int(number) * _UNITS[unit]
     if seconds > bounds.MAX_OVERLAP_S:
         raise Failure(f"--overlap: must be at most {bounds.MAX_OVERLAP_S // _SECONDS_A_DAY} days", exit_code=USAGE)

@@ -7,7 +7,7 @@ from infra.local.home import MARK, Home, LocalStack
 
 
 def running_stack() -> LocalStack:
-    """The stack that `.sluice/local.json` describes; Failure with exit code 3 if none is up."""
+    """The stack that `local.json` describes; Failure with exit code 3 if none is up."""
     home = Home.find()
     local = home.read()
     if local is None:
@@ -21,6 +21,12 @@ def not_up(home: Home) -> str:
         f"No stack is up in {home.folder}. Start it with `sluice up` (or `make run`), or go to the folder of the "
         "project whose stack is meant (SLUICE_HOME names another)."
     )
+
+
+def shown(path: Path) -> str:
+    """A path as a message gives it: as it would be typed here, if it lies in the current folder."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def project_root(home: Home) -> Path:

@@ -16,7 +16,8 @@ from infra.local.home import Home
 
 HELP = help_text(
     "Show the logs of the local stack.",
-    "SOURCE is a function's logical id or name, or container, aws or stack; without one, all are merged by time. The "
+    "SOURCE is a function's logical id or name, or container, aws or stack; without one, all are merged by time. "
+    "stack is the start and end of a stack that `sluice up --detach` started; others tell that to their terminal. The "
     "logs stay after the stack is down, until the next start.",
     "sluice logs",
     "sluice logs PredictFunction --tail 20",
@@ -48,6 +49,8 @@ def logs(
         named = f"{home.logs} has no log of {source!r}" if source else f"There are no logs in {home.logs}"
         available = ", ".join(path.stem for path in _paths(home.logs, None))
         hint = f" It has {available}." if available else " Start the stack with `sluice up`."
+        if available and source == "stack":
+            hint = " Only `sluice up --detach` writes it; in the foreground it is on the terminal." + hint
         raise Failure(f"{named}.{hint}", exit_code=USAGE if available else UNREACHABLE)
     lines = [line for file in files.values() for line in file.last_lines(tail)]
     lines.sort(key=lambda line: line[0])  # stable: lines of one file stay in order

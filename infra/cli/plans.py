@@ -22,6 +22,7 @@ LIST_HELP = help_text(
     "Rates are requests a second, and in brackets how many at once. The plan `default` is built in until it is set.",
     "sluice plans list --stack sluice-dev",
 )
+SHOW_HELP = help_text("Show one plan.", "With all that it sets.", "sluice plans show default")
 SET_HELP = help_text(
     "Create a plan, or change what is named of one.",
     "What a new plan does not name is as in the plan `default`. Quotas count requests in a UTC day or month. The "
@@ -64,6 +65,35 @@ def list_(
     )
 
 
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a plan.", show_default=False)],
+    *,
+    stack: StackOption = None,
+    region: RegionOption = None,
+    profile: ProfileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show a plan."""
+    with explained():
+        plan = Stores.of(stack, region, profile).tenants().plan(name)
+    if as_json:
+        print_json(_document(plan))
+        return
+    print_table(
+        ("", ""),
+        [
+            ["name", plan.name],
+            ["key", _rate(plan.key)],
+            ["tenant", _rate(plan.tenant)],
+            ["a day", _quota(plan.daily_quota)],
+            ["a month", _quota(plan.monthly_quota)],
+            ["shards", plan.shards],
+            ["keys", plan.max_keys],
+            ["limiter down", plan.on_limiter_failure.value],
+        ],
+    )
+
+
 def set_(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="Lower-case letters, digits and dashes.", show_default=False)
@@ -99,7 +129,7 @@ def set_(
     changes: dict[str, Any] = {field: value for field, value in given.items() if value is not None}
     for field in ("daily_quota", "monthly_quota"):
         if field in changes:
-            changes[field] = _number(changes[field])
+            changes[field] = _number(changes[field], f"--{field.replace('_', '-')}")
     if not changes and all(number is None for number in (key_rate, key_burst, tenant_rate, tenant_burst)):
         raise Failure("Name what the plan is to have: --key-rate, --daily-quota or others.", exit_code=USAGE)
     with explained():
@@ -111,11 +141,7 @@ def set_(
     if as_json:
         print_json(_document(plan))
     else:
-        messages.print(
-            f"The plan {plan.name}: {_rate(plan.key)} for a key, {_rate(plan.tenant)} for a tenant.",
-            markup=False,
-            soft_wrap=True,
-        )
+        messages.print(_sentence(plan), markup=False, soft_wrap=True)
 
 
 def _before(tenants: "ManageTenants", name: str) -> Plan:
@@ -129,12 +155,23 @@ def _changed(before: Rate, per_second: float | None, burst: int | None) -> Rate:
     return Rate(before.per_second if per_second is None else per_second, before.burst if burst is None else burst)
 
 
-def _number(text: str) -> int | None:
+def _number(text: str, option: str) -> int | None:
     if text == _NONE:
         return None
     if not (text.isascii() and text.isdecimal() and len(text) <= 20):
-        raise Failure(f"{text!r} is no quota: a number of requests, or none.", exit_code=USAGE)
+        raise Failure(f"{option}: {text!r} is no quota: a number of requests, or none.", exit_code=USAGE)
     return int(text)
+
+
+def _sentence(plan: Plan) -> str:
+    quotas = [
+        f"{'no quota' if quota is None else f'{quota} requests'} a {period}"
+        for quota, period in ((plan.daily_quota, "day"), (plan.monthly_quota, "month"))
+    ]
+    return (
+        f"The plan {plan.name}: {_rate(plan.key)} for a key, {_rate(plan.tenant)} for a tenant; {', '.join(quotas)}; "
+        f"{plan.on_limiter_failure} while the limiter is down."
+    )
 
 
 def _rate(rate: Rate) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from infra.cli.local import not_up, project_root
+from infra.cli.local import not_up, project_root, shown
 from infra.cli.options import JsonOption
 from infra.cli.output import UNREACHABLE, USAGE, Failure, console, print_json
 from infra.cli.progress import Steps
@@ -81,14 +81,14 @@ async def _run(home: Home, ports: Ports, aws_endpoint: str | None, *, show_key: 
     supervisor = Supervisor(root, home, ports, models, aws_endpoint)
     try:
         await supervisor.run(
-            Steps(console), lambda local: _welcome(local, time.monotonic() - start, show_key=show_key), stopped
+            Steps(console), lambda local: _welcome(local, home, time.monotonic() - start, show_key=show_key), stopped
         )
     except (TemplateError, StackFailed) as error:
         raise Failure(str(error)) from None
     console.print("The stack is down: every process that it started has ended.")
 
 
-def _welcome(local: LocalStack, seconds: float, *, show_key: bool) -> None:
+def _welcome(local: LocalStack, home: Home, seconds: float, *, show_key: bool) -> None:
     console.print(
         f"\nSluice is ready after {seconds:.1f} s: [bold]{local.api_url}[/] (its contract: {local.api_url}/docs)\n"
     )
@@ -103,7 +103,15 @@ def _welcome(local: LocalStack, seconds: float, *, show_key: bool) -> None:
         soft_wrap=True,
         highlight=False,
     )
-    console.print("\nKeys and addresses are in .sluice/local.json. Ctrl-C (or `sluice down`) ends everything.\n")
+    console.print(
+        f"\nKeys and addresses are in {_local_json(home)}. Ctrl-C (or `sluice down`) ends everything.\n",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _local_json(home: Home) -> str:
+    return shown(home.folder / "local.json")
 
 
 def _detach(home: Home, aws_endpoint: str | None, ports: dict[str, int]) -> None:
@@ -125,7 +133,8 @@ def _detach(home: Home, aws_endpoint: str | None, ports: dict[str, int]) -> None
     deadline = time.monotonic() + DETACH_LIMIT_S
     while time.monotonic() < deadline and process.poll() is None:
         if (local := home.read()) is not None and local.pid == process.pid:
-            console.print(f"Sluice is ready: {local.api_url} (keys and addresses: .sluice/local.json)")
+            text = f"Sluice is ready: {local.api_url} (keys and addresses: {_local_json(home)})"
+            console.print(text, markup=False, soft_wrap=True)
             return
         time.sleep(0.05)
     if process.poll() is None:

@@ -5,9 +5,9 @@ from typing import Any, Final
 
 from infra.cli.output import console, plain
 
-
 # What is left to a column beside others that are kept whole.
 _LEAST: Final = 10
+_GAP: Final = 2
 
 
 def print_table(
@@ -24,14 +24,11 @@ def print_table(
     table = Table(box=None, pad_edge=False, header_style="bold", show_header=any(header))
     cells = [[Text(plain(str(value))) for value in row] for row in rows]
     for at, name in enumerate(header):
-        longest = max((row[at].cell_len for row in cells), default=0)
-        table.add_column(
-            name,
-            overflow="fold",
-            justify="right" if name in right else "left",
-            min_width=longest if name in whole else min(longest, _LEAST),
-        )
+        table.add_column(name, overflow="fold", justify="right" if name in right else "left")
+        if whole:
+            longest = max((row[at].cell_len for row in cells), default=0)
+            table.columns[at].min_width = longest if name in whole else min(longest, _LEAST)
     for row in cells:
         table.add_row(*row)
-    least = sum(column.min_width or 0 for column in table.columns) + 2 * len(header)
-    console.print(table, width=max(console.width, least), crop=False)
+    needed = sum((column.min_width or 0) + _GAP for column in table.columns)
+    console.print(table, width=max(console.width, needed), crop=False)

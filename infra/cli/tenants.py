@@ -136,7 +136,7 @@ def update(
     with explained():
         tenants = Stores.of(stack, region, profile).tenants()
         changed = tenants.update(name, plan=plan, suspended=suspended, description=description)
-    _show(changed, _changed_text(changed, resumed=suspended is False, suspended=suspended), as_json=as_json)
+    _show(changed, _changes(changed, suspended, described=description is not None), as_json=as_json)
 
 
 def usage(
@@ -203,6 +203,16 @@ def _show(tenant: "Tenant", sentence: str, *, as_json: bool) -> None:
         print_json(_document(tenant))
     else:
         messages.print(sentence, markup=False, soft_wrap=True)
+
+
+def _changes(tenant: "Tenant", suspended: bool | None, *, described: bool) -> str:
+    said = [] if suspended is None else ["is suspended" if suspended else "is resumed"]
+    if described:
+        said.append("has a new description")
+    plan = f"on the plan {tenant.plan}"
+    text = f"{' and '.join(said)}, {plan}" if said else f"is {plan}"
+    still = "; it is suspended" if tenant.suspended and suspended is None else ""
+    return f"The tenant {tenant.name} {text}{still}."
 
 
 def _status(document: dict[str, Any]) -> str:

@@ -138,6 +138,11 @@ def error_code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", "Unknown"))
 
 
+def is_throttled(error: BaseException | None) -> bool:
+    """Whether AWS refused a call since there were too many, and did not fail by itself."""
+    return isinstance(error, ClientError) and error_code(error) in _THROTTLING
+
+
 def is_overload(error: ClientError) -> bool:
     """Whether AWS throttled the call or failed by itself, so that the same call may work later."""
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)

@@ -7,7 +7,7 @@ of the update has a form for each state that lets a request pass, and its condit
 
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from hashlib import blake2b
 from math import ceil
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import ClientError
 
-from shared.adapters.aws import aws_errors, error_code
+from shared.adapters.aws import aws_errors, error_code, is_throttled
 from shared.adapters.seen_buckets import SeenBuckets, States
 from shared.domain.errors import BackendError, BackendTimeout, BackendUnavailable
 from shared.domain.gcra import MICROSECONDS, Bucket, BucketState
@@ -60,7 +60,8 @@ class _Limit:
 class DynamoDBLimits:
     """Implements `shared.domain.ports.RateLimiter`; safe to use from many threads.
 
-    Who is over the limit by what was seen last is refused without a call. `now_us` are microseconds since 1970,
+    Who is over the limit by what was seen last is refused without a call. A tenant whose own attempts throttle its item
+    is over its limit, and not the table at fault. `now_us` are microseconds since 1970,
     `pick(n)` a random number below n, `ticks` seconds of a clock that only goes forward. A call without an answer stops
     all calls for `pause_s`, so that a stalled table costs its timeout once in that time; after `budget_s` no further
     attempt is made.
@@ -125,7 +126,12 @@ class DynamoDBLimits:
                 raise BackendTimeout(f"{_WHAT} is too slow.")
             whole = self._seen.wants_whole(item)
             request = _request(buckets, states, now, () if attempt else leftovers)
-            passed, found = self._update(item, request, whole=whole)
+            try:
+                passed, found = self._update(item, request, whole=whole)
+            except BackendUnavailable as error:
+                if is_throttled(error.__cause__) and self._seen.is_crowded(item, now):
+                    raise _crowd(_policies(limits, tats, now, shards)) from error
+                raise
             tats = {attribute: found.get(attribute) for attribute in buckets}
             if not passed:
                 states = {attribute: bucket.state(tats[attribute], now) for attribute, bucket in buckets.items()}
@@ -244,3 +250,10 @@ def _refusal(limits: Sequence[_Limit], tats: Tats, now: int, shards: int) -> Lim
         retry_after_s=wait_us / MICROSECONDS,
         allowance=Allowance(_policies(limits, tats, now, shards)),
     )
+
+
+def _crowd(states: Sequence[PolicyState]) -> LimitReached:
+    """The refusal where so many ask for one tenant's item that DynamoDB takes no more of them."""
+    none = tuple(replace(state, remaining=0, reset_s=1) for state in states)
+    detail = "The tenant makes far more requests than its limit; wait for 1 s."
+    return LimitReached(detail, retry_after_s=1.0, allowance=Allowance(none))

@@ -53,10 +53,34 @@ class DynamoDBTenants:
         if not self._put(_tenant_item(tenant), condition="attribute_not_exists(#name)"):
             raise Conflict(f"The tenant {tenant.name} exists already.")
 
-    def update(self, tenant: Tenant) -> None:
-        """One conditional PutItem; TenantNotFound."""
-        if not self._put(_tenant_item(tenant), condition="attribute_exists(#name)"):
-            raise TenantNotFound(f"There is no tenant {tenant.name!r}.")
+    def update(self, tenant: Tenant, before: Tenant | None = None) -> bool:
+        """One conditional PutItem; False where another tenant than `before` is stored, TenantNotFound."""
+        guard: dict[str, Any] = {
+            "ConditionExpression": "attribute_exists(#name)",
+            "ExpressionAttributeNames": {"#name": "name"},
+        }
+        if before is not None:
+            stored = {name: value for name, value in _tenant_item(before).items() if name != "kind"}
+            guard = {
+                "ConditionExpression": " AND ".join(f"#{name} = :{name}" for name in stored),
+                "ExpressionAttributeNames": {f"#{name}": name for name in stored},
+                "ExpressionAttributeValues": {f":{name}": value for name, value in stored.items()},
+            }
+        with aws_errors(_WHAT):
+            try:
+                self._client.put_item(
+                    TableName=self._table,
+                    Item=_tenant_item(tenant),
+                    ReturnValuesOnConditionCheckFailure="ALL_OLD",
+                    **guard,
+                )
+            except ClientError as error:
+                if error_code(error) != "ConditionalCheckFailedException":
+                    raise
+                if error.response.get("Item"):
+                    return False
+                raise TenantNotFound(f"There is no tenant {tenant.name!r}.") from None
+        return True
 
     def list(self) -> Sequence[Tenant]:
         """Queries over all tenants."""

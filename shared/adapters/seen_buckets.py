@@ -20,6 +20,7 @@ _SURE: Final = 2
 # throttle its item, and throttling lets requests pass. A caller who is refused comes back after a second at the least.
 _MAX_LOST: Final = 12
 _LONGEST_REST_US: Final = MICROSECONDS
+_CROWDED_US: Final = 5 * MICROSECONDS
 
 States = Mapping[str, BucketState]
 
@@ -37,6 +38,7 @@ class _Seen:
     busy: dict[str, int] = field(default_factory=dict)
     lost: dict[str, int] = field(default_factory=dict)
     learned: int = 0
+    crowded_until: int = 0
 
 
 class SeenBuckets:
@@ -92,7 +94,7 @@ class SeenBuckets:
                     seen.busy[attribute] = min(3, max(0, seen.busy.get(attribute, 0) + step))
             seen.tats = found if whole else seen.tats | found
             for attribute, bucket in buckets.items():
-                self._count_lost(seen, attribute, bucket, states[attribute])
+                self._count_lost(seen, attribute, bucket, states[attribute], now)
             seen.busy = {name: count for name, count in seen.busy.items() if count and name in seen.tats}
             seen.lost = {name: count for name, count in seen.lost.items() if count and name in seen.tats}
             seen.learned += 1
@@ -100,7 +102,13 @@ class SeenBuckets:
             if len(self._items) > _KEPT_ITEMS:
                 self._items.popitem(last=False)
 
-    def _count_lost(self, seen: _Seen, attribute: str, bucket: Bucket, state: BucketState) -> None:
+    def is_crowded(self, item: str, now: int) -> bool:
+        """Whether, in the last 5 s, others had taken what was due here: it is asked for faster than its limit."""
+        with self._lock:
+            seen = self._items.get(item)
+            return seen is not None and 0 < seen.crowded_until - now <= _CROWDED_US
+
+    def _count_lost(self, seen: _Seen, attribute: str, bucket: Bucket, state: BucketState, now: int) -> None:
         if state is not BucketState.EMPTY:
             seen.lost[attribute] = max(0, seen.lost.get(attribute, 0) - 1)
             return
@@ -108,3 +116,4 @@ class SeenBuckets:
         # The first time may be the first sight of the bucket, and tells of no rival.
         if longest := min(bucket.interval_us * (2**lost - 2), _LONGEST_REST_US):
             seen.tats[attribute] += self._draw(longest)
+            seen.crowded_until = now + _CROWDED_US

@@ -1,12 +1,16 @@
 """Which columns of a CSV row are which elements of which input."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from math import prod
 
 from shared.domain.errors import InvalidRequest, MissingField, UnknownField, WrongShape
 from shared.domain.signature import Signature, TensorSpec
+
+_MOST_SHOWN = 8
+_MOST_CHARACTERS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,7 @@ def named_columns(row: Sequence[str], signature: Signature, line: int) -> Column
         found = _find(name, signature)
         here = f"/lines/{line}/{column}"
         if found is None:
-            raise UnknownField.at(here, f"{name[:100]!r} names no column of this model")
+            raise UnknownField.at(here, f"{name[:100]!r} names no column of this model; it has {_shown(signature)}")
         spec, element = found
         if element in places.setdefault(spec.name, {}):
             raise UnknownField.at(here, f"{name[:100]!r} is given twice")
@@ -98,6 +102,28 @@ def _named(signature: Signature) -> Mapping[str, tuple[TensorSpec, int]]:
         spec = signature.required[0]
         names |= {feature: (spec, at) for at, feature in enumerate(spec.features)}
     return names
+
+
+def _shown(signature: Signature) -> str:
+    """The first columns, for a message."""
+    names = list(islice(_names(signature), _MOST_SHOWN + 1))
+    shown = [name[:_MOST_CHARACTERS] for name in names[:_MOST_SHOWN]]
+    return ", ".join([*shown, "…"] if len(names) > len(shown) else shown)
+
+
+def _names(signature: Signature) -> Iterator[str]:
+    """One name of each column, in order; where an input's size varies, more than are shown."""
+    for spec in signature.inputs:
+        if signature.batched and not signature.has_rows(spec):
+            continue
+        elements = _count(spec, signature)
+        if spec.features:
+            alone = len(signature.required) == 1 and spec in signature.required
+            yield from spec.features if alone else (f"{spec.name}.{feature}" for feature in spec.features)
+        elif elements == 1:
+            yield spec.name
+        else:
+            yield from (f"{spec.name}.{at}" for at in range(_MOST_SHOWN + 1 if elements is None else elements))
 
 
 def _spec(name: str, signature: Signature) -> TensorSpec:

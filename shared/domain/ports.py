@@ -132,8 +132,8 @@ class TenantStore(Protocol):
     def add(self, tenant: Tenant) -> None:
         """Store a new tenant; Conflict if there is one of this name."""
 
-    def update(self, tenant: Tenant) -> None:
-        """Replace a stored tenant; TenantNotFound."""
+    def update(self, tenant: Tenant, before: Tenant | None = None) -> bool:
+        """Replace a stored tenant; False where that is not `before`, TenantNotFound where there is none."""
 
     def list(self) -> Sequence[Tenant]:
         """All tenants, by name."""

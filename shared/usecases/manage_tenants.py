@@ -5,13 +5,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from time import time
+from typing import Any
 
 from shared.domain import admin_bounds as bounds
-from shared.domain.errors import FieldError, OutOfRange, PlanNotFound, TenantNotFound, TextTooLong
+from shared.domain.errors import BackendUnavailable, FieldError, OutOfRange, PlanNotFound, TenantNotFound, TextTooLong
 from shared.domain.plans import DEFAULT_PLAN, PLAN_NAME, TENANT_NAME, Plan
 from shared.domain.ports import TenantStore, UsageStore
 from shared.domain.tenants import Standing, Tenant, day_of, month_of
 from shared.domain.usage import UsageRow
+
+# A tenant that was read may be a moment old, or somebody else is faster.
+_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +61,26 @@ class ManageTenants:
     def update(
         self, name: str, *, plan: str | None = None, suspended: bool | None = None, description: str | None = None
     ) -> Tenant:
-        """Change what is given; None leaves it. Raises TenantNotFound, PlanNotFound, TextTooLong, BackendError."""
-        tenant = self.get(name)
+        """Change what is given; None leaves it, and what somebody else changes at the same time.
+
+        Raises TenantNotFound, PlanNotFound, TextTooLong, BackendError.
+        """
+        changes: dict[str, Any] = {}
         if plan is not None:
-            tenant = replace(tenant, plan=self.plan(plan).name)
+            changes["plan"] = plan
         if suspended is not None:
-            tenant = replace(tenant, suspended=suspended)
+            changes["suspended"] = suspended
         if description is not None:
             _check_description(description)
-            tenant = replace(tenant, description=description)
-        self.tenants.update(tenant)
-        return tenant
+            changes["description"] = description
+        for attempt in range(_ATTEMPTS):
+            before = self.get(name)
+            if plan is not None and not attempt:
+                self.plan(plan)
+            tenant = replace(before, **changes)
+            if self.tenants.update(tenant, before):
+                return tenant
+        raise BackendUnavailable(f"The tenant {name} is being changed by others.", retry_after_s=1)
 
     def usage(self, name: str, since: date | None = None, until: date | None = None) -> TenantUsage:
         """What a tenant used; without `since` from the first of the month of `until`, without `until` to today.

@@ -389,6 +389,21 @@ def test_who_is_known_to_be_over_the_limit_costs_no_call(
     assert len(updates) == 3
 
 
+def test_a_tenant_far_over_its_limit_costs_few_writes_however_many_environments_it_keeps_busy(
+    dynamodb: "DynamoDBClient", table: str, clock: Clock, updates: list[dict[str, Any]]
+) -> None:
+    """An attempt that fails is a write as well: a thousand of them a second would throttle the item."""
+    arrivals = Random(1)  # noqa: S311  # the same each time
+    environments = [DynamoDBLimits(dynamodb, table, now_us=clock, budget_s=60) for _ in range(20)]
+    principal = caller(tenant=Rate(50, 5))
+    passing = 0
+    for _ in range(1500):
+        clock.us += int(arrivals.expovariate(2000) * SECOND)
+        passing += passes(arrivals.choice(environments), principal)
+    assert 30 <= passing <= 5 + 50 * (clock.us - NOW) / SECOND + 1
+    assert len(updates) < 200
+
+
 def test_buckets_of_keys_that_call_no_more_are_swept_out(
     dynamodb: "DynamoDBClient", table: str, limiter: DynamoDBLimits, clock: Clock, updates: list[dict[str, Any]]
 ) -> None:
@@ -495,6 +510,24 @@ def test_a_table_that_refuses_is_asked_again_by_each_request(
     proxy.heal()
     assert not admit(opened, 0).degraded
     assert not admit(closed, 0).degraded
+
+
+def test_who_throttles_the_item_by_asking_for_too_much_is_not_let_in_by_that(
+    dynamodb: "DynamoDBClient", proxy: FaultProxy, failing: DynamoDBLimits, table: str, clock: Clock
+) -> None:
+    admit, rival = Admit(failing), DynamoDBLimits(dynamodb, table, now_us=clock)
+    opened, closed = both_plans(caller(Rate(1, 1), Rate(1, 1)))
+    for _ in range(2):  # others take what is due
+        rival.take(opened)
+        assert not passes(failing, opened)
+        clock.us += SECOND
+    clock.us += 2 * SECOND  # longer than this environment leaves the item alone
+    proxy.fail(THROTTLED, operation="UpdateItem", table=table)
+    for principal in (opened, closed):
+        with pytest.raises(LimitReached, match="far more"):
+            admit(principal, 0)
+    clock.us += 5 * SECOND  # now it may as well be the table
+    assert admit(opened, 0).degraded
 
 
 @pytest.mark.parametrize("fault", [SILENT, delayed(10), CLOSED, LOST], ids=["silent", "slow", "closed", "lost"])

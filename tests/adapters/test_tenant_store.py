@@ -71,6 +71,18 @@ def test_a_tenant_comes_back_as_it_was_stored(tenants: TenantStore) -> None:
     assert names == sorted(names)
 
 
+def test_a_tenant_that_was_changed_meanwhile_is_not_replaced(tenants: TenantStore) -> None:
+    tenant = _tenant()
+    with pytest.raises(TenantNotFound):
+        tenants.update(tenant, tenant)
+    tenants.add(tenant)
+    suspended = replace(tenant, suspended=True)
+    assert tenants.update(suspended, tenant)
+    assert not tenants.update(replace(tenant, plan="other"), tenant)
+    assert tenants.get(tenant.name) == suspended
+    assert tenants.update(replace(suspended, plan="other"), suspended)
+
+
 def test_a_tenant_is_added_once_and_only_updated_if_it_is_there(tenants: TenantStore) -> None:
     tenant = _tenant()
     with pytest.raises(TenantNotFound):

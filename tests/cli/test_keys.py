@@ -91,7 +91,14 @@ def test_a_rotated_key_and_its_overlap(administering: Cli, local_aws: LocalAws) 
 
 @pytest.mark.parametrize("overlap", ["soon", "1w", "-1", "1.5h", "", "9" * 30, "31d"])
 def test_overlaps_that_are_none(administering: Cli, overlap: str) -> None:
-    assert administering("keys", "rotate", "a" * 16, f"--overlap={overlap}").exit_code == 2
+    result = administering("keys", "rotate", "a" * 16, f"--overlap={overlap}")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Error: --overlap: ")
+
+
+def test_an_overlap_has_a_bound(administering: Cli) -> None:
+    result = administering("keys", "rotate", "a" * 16, "--overlap", "99d")
+    assert result.stderr == "Error: --overlap: must be at most 30 days\n"
 
 
 def test_a_leaked_key_is_revoked_by_its_id_or_as_it_was_found(administering: Cli) -> None:
@@ -116,6 +123,7 @@ def test_a_role_acts_for_a_tenant_until_it_is_revoked(administering: Cli) -> Non
     result = administering("keys", "bind-role", arn, "--tenant", owner)
     assert result.exit_code == 0, result.stderr
     assert f"{arn} acts for {owner}" in result.stderr
+    assert "within 60 s" in result.stderr
     (bound,) = administering.json("keys", "list", "--tenant", owner)["keys"]
     assert (bound["key_id"], bound["status"]) == (f"iam#{arn}", "active")
     assert administering.json("keys", "bind-role", arn, "--tenant", owner, "--scopes", "jobs")["scopes"] == ["jobs"]
@@ -123,6 +131,15 @@ def test_a_role_acts_for_a_tenant_until_it_is_revoked(administering: Cli) -> Non
     wrong = administering("keys", "bind-role", "arn:aws:s3:::bucket", "--tenant", owner)
     assert wrong.exit_code == 2
     assert "ARN of an IAM role or user" in wrong.stderr
+
+
+@pytest.mark.parametrize("columns", ["40", "80", "200"])
+def test_ids_are_listed_in_one_piece_however_narrow_the_terminal_is(administering: Cli, columns: str) -> None:
+    owner, arn = tenant(administering), ROLE.replace("role/", "user/") + "team/" * 20 + unique("user")
+    made = administering.json("keys", "create", "--tenant", owner, "--scopes", "predict,jobs,ingest")
+    assert administering("keys", "bind-role", arn, "--tenant", owner).exit_code == 0
+    listed = administering("keys", "list", "--tenant", owner, env={"COLUMNS": columns}).stdout.splitlines()
+    assert {made["key_id"], f"iam#{arn}"} <= {line.split()[0] for line in listed}
 
 
 def test_a_tenant_without_keys_and_one_that_is_not_there(administering: Cli) -> None:
@@ -136,10 +153,10 @@ def test_a_tenant_without_keys_and_one_that_is_not_there(administering: Cli) -> 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--tenant", "any", "--scopes", ","), "must hold 1 to"),
+        (("--tenant", "any", "--scopes", ","), "--scopes: must hold 1 to"),
         (("--tenant", "any", "--scopes", "predict;admin"), "is no scope"),
         (("--tenant", "any", "--scopes", "predict admin"), "is no scope"),
-        (("--tenant", "any", "--name", "n" * 65), "at most 64 characters"),
+        (("--tenant", "any", "--name", "n" * 65), "--name: must have at most 64 characters"),
         (("--tenant", "any", "--region", "eu-west-1"), "belong to --stack"),
         (("--tenant", "any", "--days", "0"), "--days"),
         ((), "--tenant"),

@@ -62,6 +62,14 @@ def test_an_unknown_source_names_the_known(down: Cli, folder: Path) -> None:
     assert "PredictFunction, container" in result.stderr
 
 
+def test_the_stacks_own_log_is_there_only_after_a_detached_start(down: Cli, folder: Path) -> None:
+    result = down("logs", "stack")
+    assert result.exit_code == 2
+    assert "`sluice up --detach`" in result.stderr
+    (folder / "stack.log").write_text("ready\n")
+    assert lines(down("logs", "stack").stdout) == [("stack", "ready")]
+
+
 def test_without_logs_it_exits_with_3(down: Cli) -> None:
     assert down("logs").exit_code == 3
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from infra.cli.local import shown
 from tests.cli.conftest import Cli
 
 COMMANDS = ("up", "down", "status", "publish", "models", "predict", "invoke", "logs", "env", "doctor", "keys")
@@ -84,3 +85,10 @@ def test_a_reader_that_leaves_early_ends_it_quietly(tmp_path: Path) -> None:
     )
     assert done.stdout.endswith("a line\n")
     assert done.stderr == ""
+
+
+def test_a_path_is_told_as_it_would_be_typed_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    assert shown(tmp_path / "project/.sluice/local.json") == ".sluice/local.json"
+    assert shown(tmp_path / "elsewhere/local.json") == str(tmp_path / "elsewhere/local.json")

@@ -25,12 +25,30 @@ def test_a_plan_is_created_from_the_default_one_and_changed_in_parts(administeri
     }
     said = administering("plans", "set", name, "--shards", "2")
     assert (said.exit_code, said.stdout) == (0, "")
-    assert f"The plan {name}: 0.5/s (100) for a key, 100/s (300) for a tenant." in said.stderr
+    assert said.stderr == (
+        f"The plan {name}: 0.5/s (100) for a key, 100/s (300) for a tenant; no quota a day, no quota a month; "
+        "closed while the limiter is down.\n"
+    )
+    said = administering("plans", "set", name, "--daily-quota", "7", "--on-limiter-failure", "open")
+    assert "; 7 requests a day, no quota a month; open while" in said.stderr
+    administering("plans", "set", name, "--daily-quota", "none", "--on-limiter-failure", "closed")
     listed = {plan["name"]: plan for plan in administering.json("plans", "list")["plans"]}
     assert listed[name] == {**changed, "shards": 2}
     assert "default" in listed
     row = next(line for line in administering("plans", "list").stdout.splitlines() if line.startswith(name))
     assert row.split()[1:] == ["0.5/s", "(100)", "100/s", "(300)", "–", "–", "2", "2", "closed"]
+
+
+def test_one_plan_is_shown(administering: Cli) -> None:
+    name = unique("p")
+    made = administering.json("plans", "set", name, "--monthly-quota", "0", "--tenant-rate", "7.5")
+    assert administering.json("plans", "show", name) == made
+    shown = dict(line.split(maxsplit=1) for line in administering("plans", "show", name).stdout.splitlines())
+    assert (shown["name"].strip(), shown["tenant"].strip()) == (name, "7.5/s (200)")
+    assert administering.json("plans", "show", "default")["name"] == "default"
+    absent = administering("plans", "show", "absent")
+    assert (absent.exit_code, absent.stdout) == (1, "")
+    assert "Unknown plan" in absent.stderr
 
 
 def test_a_deployed_stack_has_plans_of_its_own(down: Cli, local_aws: LocalAws) -> None:
@@ -43,16 +61,16 @@ def test_a_deployed_stack_has_plans_of_its_own(down: Cli, local_aws: LocalAws) -
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("Large", "--shards", "1"), "lower-case letters"),
+        (("Large", "--shards", "1"), "NAME: must be lower-case letters"),
         (("wrong",), "Name what the plan is to have"),
-        (("wrong", "--key-rate", "0"), "key/per_second: must be from"),
-        (("wrong", "--key-rate", "nan"), "key/per_second: must be from"),
-        (("wrong", "--key-burst", "0"), "key/burst: must be from 1"),
-        (("wrong", "--shards", "65"), "shards: must be from 1 to 64"),
-        (("wrong", "--daily-quota", "-1"), "is no quota"),
-        (("wrong", "--daily-quota", "many"), "is no quota"),
-        (("wrong", "--monthly-quota", "1" + "0" * 16), "monthly_quota: must be"),
-        (("wrong", "--max-keys", "1001"), "max_keys: must be"),
+        (("wrong", "--key-rate", "0"), "--key-rate: must be from"),
+        (("wrong", "--key-rate", "nan"), "Error: --key-rate: must be from"),
+        (("wrong", "--key-burst", "0"), "--key-burst: must be from 1"),
+        (("wrong", "--shards", "65"), "--shards: must be from 1 to 64"),
+        (("wrong", "--daily-quota", "-1"), "--daily-quota: '-1' is no quota"),
+        (("wrong", "--daily-quota", "many"), "--daily-quota: 'many' is no quota"),
+        (("wrong", "--monthly-quota", "1" + "0" * 16), "--monthly-quota: must be"),
+        (("wrong", "--max-keys", "1001"), "--max-keys: must be"),
         (("wrong", "--on-limiter-failure", "ajar"), "--on-limiter-failure"),
     ],
 )
@@ -63,6 +81,6 @@ def test_plans_that_cannot_be(administering: Cli, arguments: tuple[str, ...], sa
     assert "wrong" not in [plan["name"] for plan in administering.json("plans", "list")["plans"]]
 
 
-@pytest.mark.parametrize("command", [("list",), ("set", "a", "--shards", "1")])
+@pytest.mark.parametrize("command", [("list",), ("show", "a"), ("set", "a", "--shards", "1")])
 def test_down(down: Cli, command: tuple[str, ...]) -> None:
     assert down("plans", *command).exit_code == 3

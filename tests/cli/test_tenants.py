@@ -26,6 +26,14 @@ def test_a_tenant_is_created_shown_and_changed(administering: Cli) -> None:
         **made,
         "description": "",
     }
+    for options, said in (
+        (("--suspend",), "is suspended, on the plan default"),
+        (("--plan", "default"), "is on the plan default; it is suspended"),
+        (("--resume",), "is resumed, on the plan default"),
+        (("--resume", "--description", ""), "is resumed and has a new description, on the plan default"),
+        (("--plan", "default"), "is on the plan default"),
+    ):
+        assert administering("tenants", "update", name, *options).stderr == f"The tenant {name} {said}.\n"
     listed = administering.json("tenants", "list")["tenants"]
     assert name in [tenant["name"] for tenant in listed]
     assert name in administering("tenants", "list").stdout
@@ -34,8 +42,8 @@ def test_a_tenant_is_created_shown_and_changed(administering: Cli) -> None:
 @pytest.mark.parametrize(
     ("command", "code", "said"),
     [
-        (("create", "Acme Ltd"), 2, "lower-case letters"),
-        (("create", "acme", "--description", "d" * 501), 2, "at most 500 characters"),
+        (("create", "Acme Ltd"), 2, "NAME: must be lower-case letters"),
+        (("create", "acme", "--description", "d" * 501), 2, "--description: must have at most 500 characters"),
         (("create", "acme", "--plan", "absent"), 1, "Unknown plan"),
         (("update", "acme"), 2, "Name what is to change"),
         (("update", "absent", "--suspend"), 1, "Unknown tenant"),

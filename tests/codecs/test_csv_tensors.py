@@ -120,6 +120,25 @@ def test_the_content_type_can_say_whether_there_is_a_header() -> None:
     assert not decode_csv(b"1,2,3", IRIS, LIMITS).header
 
 
+@pytest.mark.parametrize(
+    ("signature", "columns"),
+    [
+        (row(width=3), "x.0, x.1, x.2"),
+        (IRIS, "a, b/c, d,e"),
+        (PAIR, "id, x.w, x.h"),
+        (MIXED, "text, n, o"),
+        (row(width=8), "x.0, x.1, x.2, x.3, x.4, x.5, x.6, x.7"),
+        (row(width=5000), "x.0, x.1, x.2, x.3, x.4, x.5, x.6, x.7, …"),
+        (LOOSE, "x.0, x.1, x.2, x.3, x.4, x.5, x.6, x.7, …"),
+        (row(width=2, features=("n" * 1000, "m")), "n" * 60 + ", m"),
+    ],
+)
+def test_a_wrong_header_is_told_the_columns(signature: Signature, columns: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        decode("who,what\n1,2", signature, header=True)
+    assert caught.value.detail == f"/lines/1/0: 'who' names no column of this model; it has {columns}"
+
+
 def test_gaps_are_nan_where_the_model_takes_nan() -> None:
     assert np.isnan(decode("1,\nNaN,2", GAPS)["x"]).tolist() == [[False, True], [True, False]]
     bits = decode_csv(b",1", takes(spec("x", DType.BF16, (None, 2), allow_non_finite=True)), LIMITS).inputs.tensors["x"]

@@ -73,7 +73,7 @@ def test_a_curl_line_is_answered(command: Command, made: Path, app: FastAPI, ser
         elif option == "-F":
             fields.append(value)
         else:
-            assert option == "-o"
+            assert option in {"-o", "-w"}
     if fields:
         body, headers["content-type"] = form(made, fields), f"{MULTIPART}; boundary={BOUNDARY}"
     answer = function("POST", command.words[2].removeprefix("$URL"), body=body, headers={"accept": ""} | headers)

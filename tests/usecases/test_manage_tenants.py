@@ -83,6 +83,19 @@ def test_an_update_changes_what_it_names(manage: ManageTenants) -> None:
         manage.update("nobody", suspended=True)
 
 
+def test_two_changes_at_the_same_time_both_hold(stored: InMemoryTenants, manage: ManageTenants) -> None:
+    made = manage.create("acme")
+    asked = stored.plan
+
+    def suspend_meanwhile(name: str) -> Plan | None:
+        stored.update(replace(made, suspended=True))
+        return asked(name)
+
+    stored.plan = suspend_meanwhile  # type: ignore[method-assign]
+    assert manage.update("acme", plan="fast") == replace(made, plan="fast", suspended=True)
+    assert manage.get("acme") == replace(made, plan="fast", suspended=True)
+
+
 def test_descriptions_have_a_bound(manage: ManageTenants) -> None:
     manage.create("acme", description="d" * 500)
     with pytest.raises(TextTooLong):
