@@ -3,12 +3,12 @@
 from fastapi import APIRouter
 
 from functions.admin import endpoints, keys, plans, tenants
-from shared.web.routing import DirectRoute
+from shared.web.routing import direct_router
 
 
 def router() -> APIRouter:
     """The routes, with what they say of themselves in the OpenAPI document."""
-    routes = APIRouter(route_class=DirectRoute)
+    routes = direct_router()
     for part in (keys, tenants, plans, endpoints):
         part.add_routes(routes)
     return routes

@@ -20,7 +20,7 @@ from shared.schemas.api import ModelDocument, ModelList, ModelSchemas, ModelSumm
 from shared.web.admission import Door
 from shared.web.contract import ADMISSION, SECURED, answers, reference
 from shared.web.requests import model_name, model_version
-from shared.web.routing import DirectRoute
+from shared.web.routing import direct_router
 
 ModelPath = Annotated[str, Path(description="Name of a published model")]
 VersionPath = Annotated[str, Path(description="A version, counted from 1")]
@@ -37,7 +37,7 @@ class Services:
 
 def router() -> APIRouter:
     """The routes, with what they say of themselves in the OpenAPI document."""
-    routes = APIRouter(route_class=DirectRoute)
+    routes = direct_router()
     routes.add_api_route(
         "/v1/models",
         models,

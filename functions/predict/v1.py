@@ -36,6 +36,7 @@ PREDICT_ERRORS: Final = (
     errors.BadImage,
     errors.ImageTooLarge,
     errors.TextTooLong,
+    errors.DeadlineMissed,
     errors.InvalidPackage,
     errors.DigestMismatch,
     errors.BackendRejected,

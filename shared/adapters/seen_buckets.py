@@ -11,10 +11,10 @@ from shared.domain.gcra import MICROSECONDS, Bucket, BucketState
 
 _KEPT_ITEMS: Final = 1024
 # Keys that call no more leave their attribute behind, and a write of an item is paid for by its KB.
-_WHOLE_EVERY: Final = 32
+_WHOLE_EVERY: Final = 8
 _MANY_ATTRIBUTES: Final = 32
 _SWEPT_AT_ONCE: Final = 48
-_SWEPT_AFTER_US: Final = 5 * MICROSECONDS
+_SWEPT_AFTER_US: Final = MICROSECONDS
 _SURE: Final = 2
 # Attempts that fail are writes, too: without a bound, those of many environments for a tenant far over its limit would
 # throttle its item, and throttling lets requests pass. A caller who is refused comes back after a second at the least.
@@ -68,13 +68,13 @@ class SeenBuckets:
         return tats, states
 
     def wants_whole(self, item: str) -> bool:
-        """Whether it is time to see all of an item: at the first update and at every 32nd."""
+        """Whether it is time to see all of an item: at the first update and at every eighth."""
         with self._lock:
             seen = self._items.get(item)
             return seen is None or seen.learned % _WHOLE_EVERY == 0
 
     def leftovers(self, item: str, used: Collection[str], now: int) -> Sequence[str]:
-        """Attributes of buckets that are idle for 5 s, if the item was just seen whole and has too many; not `used`."""
+        """Attributes, not `used`, of buckets idle for a second, if the item was just seen whole and has too many."""
         with self._lock:
             seen = self._items.get(item)
             if seen is None or seen.learned % _WHOLE_EVERY != 1 or len(seen.tats) <= _MANY_ATTRIBUTES:

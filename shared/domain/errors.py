@@ -9,7 +9,7 @@ it names the field, the limit and what to do, and never holds a traceback or a s
     │   ├── NotFinite · EmptyBatch · BatchTooLarge · PayloadTooLarge · AnswerTooLarge
     │   ├── UnsupportedMediaType · NotAcceptable
     │   └── BadImage · ImageTooLarge · TextTooLong
-    │   ├── InvalidIdempotencyKey · IdempotencyMismatch
+    │   ├── InvalidIdempotencyKey · IdempotencyMismatch · DeadlineMissed
     ├── Unauthenticated           nobody vouches for the caller: CredentialExpired
     ├── Refused                   InsufficientScope
     ├── NotFound                  ModelNotFound · VersionNotFound · KeyNotFound · TenantNotFound · PlanNotFound
@@ -196,6 +196,13 @@ class TextTooLong(InvalidRequest):
 
     code = "text_too_long"
     title = "Text too long"
+
+
+class DeadlineMissed(InvalidRequest):
+    """The prediction did not fit into the time that the request itself gave it."""
+
+    code = "deadline_missed"
+    title = "Not done in the time that the request gave"
 
 
 class InvalidIdempotencyKey(InvalidRequest):

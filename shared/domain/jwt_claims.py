@@ -74,7 +74,7 @@ def identity_of(claims: Mapping[str, object], tenant_claim: str) -> TokenIdentit
 def _scopes(claims: Mapping[str, object]) -> frozenset[str]:
     granted = claims.get("scope", claims.get("scp", ""))
     if isinstance(granted, str):
-        granted = granted.split()
+        granted = granted.split(" ")  # no other white space: RFC 6749, 3.3
     if not isinstance(granted, list):
         raise TokenRefused(Refusal.BAD_CLAIMS)
     return frozenset(scope for scope in granted if isinstance(scope, str) and _SCOPE.fullmatch(scope))

@@ -7,16 +7,12 @@ from itertools import islice
 from time import time
 
 from shared.domain import admin_bounds as bounds
-from shared.domain.credentials import new_key
+from shared.domain.credentials import iam_key_id, new_key
 from shared.domain.errors import Conflict, FieldError, KeyNotFound, OutOfRange, TenantNotFound, TextTooLong, pointer
 from shared.domain.plans import DEFAULT_PLAN
 from shared.domain.ports import ApiKey, KeyStore, TenantStore
 from shared.domain.principal import SCOPE_PATTERN
 
-# Source: AWS Identity and Access Management, "IAM and AWS STS quotas": characters of names and paths.
-_ROLE = re.compile(r"(arn:aws[a-z-]{0,20}:iam::\d{12}:role)/(?:[!-~]{1,510}/)?([\w+=,.@-]{1,64})", re.ASCII)
-# As `shared.usecases.authorize` reads it; a key id has at most 255 characters.
-_USER = re.compile(r"arn:aws[a-z-]{0,20}:iam::\d{12}:user/(?:[!-~]{1,135}/)?[\w+=,.@-]{1,64}", re.ASCII)
 IAM = "iam#"
 
 
@@ -136,13 +132,13 @@ def role_key_id(arn: str) -> str:
     A role is known by its name alone, since the session of an assumed role does not tell its path; a user by its whole
     ARN.
     """
-    if role := _ROLE.fullmatch(arn):
-        return f"{IAM}{role[1]}/{role[2]}"
-    if not _USER.fullmatch(arn):
+    # A session is no role: who binds one means its role, and should say so.
+    key_id = None if ":assumed-role/" in arn else iam_key_id(arn)
+    if key_id is None:
         raise OutOfRange.at(
             "/arn", "must be the ARN of an IAM role or user, such as arn:aws:iam::123456789012:role/caller"
         )
-    return f"{IAM}{arn}"
+    return key_id
 
 
 def _usable(key: ApiKey, now: int) -> bool:

@@ -6,6 +6,7 @@ from time import perf_counter
 from uuid import uuid4
 
 from shared.codecs.content.decoded import Decoded, check_outputs, whole_parameter
+from shared.domain.errors import BackendTimeout, DeadlineMissed
 from shared.domain.model import ModelVersion, Placement
 from shared.domain.ports import Backend, InferenceContext, ModelRegistry
 from shared.domain.principal import Principal
@@ -51,8 +52,8 @@ class Predict:
     ) -> Prediction:
         """Predict with a version of `model`, the highest if it is None; `decode` reads the request by its signature.
 
-        Raises InsufficientScope before the model's existence is told, ModelNotFound, VersionNotFound, InvalidRequest,
-        BackendError.
+        Raises InsufficientScope before the model's existence is told, ModelNotFound, VersionNotFound, InvalidRequest
+        (DeadlineMissed for a request that gave itself too little time), BackendError.
         """
         principal.require("predict", f"predict:{model}")
         start = perf_counter()
@@ -62,11 +63,20 @@ class Predict:
         decoded = decode(signature)
         if decoded.outputs:
             check_outputs(decoded.outputs, signature.output_names)
+        given_ms = context.deadline_ms
         if decoded.parameters:
             context = _in_time(context, decoded.parameters)
         inputs = conform(decoded.inputs, signature)
         checked = perf_counter()
-        outputs = self.backends[found.placement].infer(found, inputs, context)
+        try:
+            outputs = self.backends[found.placement].infer(found, inputs, context)
+        except BackendTimeout as error:
+            if context.deadline_ms == given_ms:
+                raise
+            # No fault of the backend: alarms and quotas go by that.
+            raise DeadlineMissed(
+                f"The model did not answer within the request's own timeout of {context.deadline_ms} ms."
+            ) from error
         ran = perf_counter()
         return Prediction(
             prediction_id=uuid4().hex,

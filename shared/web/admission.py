@@ -74,6 +74,7 @@ class Door:
 
     async def _body(self, request: Request) -> bytes:
         body = b"" if request.method in {"GET", "HEAD"} else await request.body()
+        record_of(request.scope).log["bytes_in"] = len(body)
         if len(body) > self.max_body_bytes:
             raise PayloadTooLarge(f"The body has {len(body)} bytes; the limit is {self.max_body_bytes}.")
         return body

@@ -15,6 +15,7 @@ from shared.web.metrics import RequestMetrics
 from shared.web.problems import problem
 from shared.web.requests import RequestRecord, begin, header, record_of, route_of, speaks_v2
 
+_MAX_DIGITS = 15
 _DYNAMODB_WRITES = frozenset({"dynamodb.UpdateItem", "dynamodb.PutItem", "dynamodb.DeleteItem"})
 
 
@@ -99,7 +100,8 @@ class RequestMiddleware:
             "route": route_of(scope),
             "status": status,
             "code": "ok",
-            "bytes_in": int(length) if length and length.isdecimal() else 0,
+            # The door, which reads the body, knows better. A line that cannot be written would count for no quota.
+            "bytes_in": int(length) if length and length.isdecimal() and len(length) <= _MAX_DIGITS else 0,
             "bytes_out": bytes_out,
             "ms": round(total_ms, 3),
             "cold_start": scope["app"].state.cold,

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from random import SystemRandom
 from typing import Any
 
+import msgspec
+
 from shared.domain.dtypes import DType
 from shared.domain.endpoint_settings import EndpointSettings
 from shared.domain.signature import TensorSpec
@@ -16,6 +18,8 @@ REDACTED = "[redacted]"
 _MAX_ROWS = 8
 _MAX_VALUES = 256
 _MAX_TEXT = 256
+# CloudWatch takes 256 KB a line. A longer one would be no request any more to who reads it, and count for no quota.
+_MAX_BYTES = 64 * 1024
 
 
 class PayloadLog:
@@ -46,13 +50,18 @@ class PayloadLog:
             log["payload_withheld"] = sorted(unknown)
             return
         if settings.log_inputs and self._draw() < settings.log_inputs:
-            log["inputs"] = loggable(*inputs, redact)
+            log["inputs"] = _bounded(loggable(*inputs, redact))
         if settings.log_outputs and self._draw() < settings.log_outputs:
-            log["outputs"] = loggable(*outputs, redact)
+            log["outputs"] = _bounded(loggable(*outputs, redact))
 
 
 def _names(*specs: TensorSpec) -> frozenset[str]:
     return frozenset(name for spec in specs for name in (spec.name, *spec.features, *spec.classes))
+
+
+def _bounded(values: dict[str, Any]) -> dict[str, Any] | str:
+    size = len(msgspec.json.encode(values, enc_hook=str))
+    return values if size <= _MAX_BYTES else f"[{size} bytes]"
 
 
 def loggable(tensors: Tensors, specs: Sequence[TensorSpec], redact: frozenset[str]) -> dict[str, Any]:

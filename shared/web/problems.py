@@ -35,6 +35,7 @@ STATUS: Mapping[type[errors.SluiceError], HTTPStatus] = {
     errors.TextTooLong: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.Unauthenticated: HTTPStatus.UNAUTHORIZED,
     errors.CredentialExpired: HTTPStatus.UNAUTHORIZED,
+    errors.DeadlineMissed: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.InvalidIdempotencyKey: HTTPStatus.BAD_REQUEST,
     errors.IdempotencyMismatch: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.Refused: HTTPStatus.FORBIDDEN,

@@ -66,6 +66,13 @@ def test_a_token_makes_its_identity(issuer: Issuer, key: Key) -> None:
     )
 
 
+@pytest.mark.parametrize("space", ["\u00a0", "\u2003", "\t", "\x1f"])
+def test_only_a_space_parts_scopes(issuer: Issuer, space: str) -> None:
+    """An issuer that hands out what a client asks for may look for `admin` between spaces only."""
+    token = RSA.sign(claims(issuer.url, NOW, scope=f"predict x{space}admin"))
+    assert verifier(issuer).verify(token).scopes == frozenset({"predict"})
+
+
 def test_a_second_token_needs_no_fetch(issuer: Issuer) -> None:
     verify = verifier(issuer).verify
     for key in (RSA, EC, RSA):

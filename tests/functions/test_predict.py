@@ -255,6 +255,18 @@ def test_the_log_line_names_the_caller_and_the_model_and_no_inputs(function: Fun
     assert "hidden" not in log_lines.text
 
 
+@pytest.mark.parametrize("said", ["0", "-1", "1e3", "9" * 30, "9" * 5000])
+def test_the_log_line_tells_the_bytes_that_came_whatever_the_caller_says(
+    function: Function, log_lines: LogLines, said: str
+) -> None:
+    body = {"instances": [[1, 2]]}
+    assert predict(function, body, headers={"content-length": said}).status == 200
+    assert function("GET", "/health", headers={"content-length": said}, principal=None).status == 200
+    first, second = log_lines.requests()
+    assert first["bytes_in"] == len(json.dumps(body))
+    assert second["bytes_in"] == 0
+
+
 def test_an_unexpected_error_shows_nothing_and_logs_everything(
     function: Function, backend: FakeBackend, log_lines: LogLines
 ) -> None:

@@ -252,7 +252,7 @@ def test_a_binding_is_replaced_and_comes_back_after_a_revocation(manage: ManageK
         "arn:aws:iam::123456789012:role/caller\n",
         "arn:aws:iam::123456789012:group/caller",
         "arn:aws:sts::123456789012:assumed-role/caller/session",
-        "arn:aws:iam::123456789012:user/" + "p" * 200 + "/robot",
+        "arn:aws:iam::123456789012:user/" + "p" * 230 + "/robot",
         "arn:aws:iam::123456789012:role/*",
     ],
 )

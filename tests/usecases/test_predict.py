@@ -10,6 +10,7 @@ from shared.codecs.content.decoded import Decoded
 from shared.domain.dtypes import DType
 from shared.domain.errors import (
     BackendTimeout,
+    DeadlineMissed,
     InsufficientScope,
     InvalidRequest,
     ModelNotFound,
@@ -160,6 +161,16 @@ def test_the_protocol_s_timeout_shortens_the_deadline(timeout: Any, deadline: in
     predict = Predict(InMemoryModels(version(1)), {Placement.FUNCTION: backend})
     predict(caller("predict"), "double", None, lambda _signature: given(1, 4, parameters={"timeout": timeout}), CONTEXT)
     assert backend.calls[0][2].deadline_ms == deadline
+
+
+@pytest.mark.parametrize(("parameters", "error"), [({"timeout": 1000}, DeadlineMissed), ({}, BackendTimeout)])
+def test_a_timeout_of_the_request_itself_is_no_fault_of_the_backend(parameters: Any, error: type[Exception]) -> None:
+    def slow(_version: ModelVersion, _inputs: Tensors) -> Tensors:
+        raise BackendTimeout("The container did not answer in time.")
+
+    predict = Predict(InMemoryModels(version(1)), {Placement.FUNCTION: FakeBackend(slow)})
+    with pytest.raises(error):
+        predict(caller("predict"), "double", None, lambda _signature: given(1, 4, parameters=parameters), CONTEXT)
 
 
 @pytest.mark.parametrize("timeout", [-1, 1.5, True, "soon", None])

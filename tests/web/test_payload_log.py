@@ -1,3 +1,4 @@
+import json
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,23 @@ def test_columns_that_cannot_be_told_apart_are_all_redacted() -> None:
 def test_text_is_cut_and_bytes_are_counted() -> None:
     tensors = {"text": bytes_tensor([b"short", b"x" * 1000, b"\xff\xfe"])}
     assert loggable(tensors, [TEXT], frozenset()) == {"text": ["short", "x" * 256 + "…", "[2 bytes]"]}
+
+
+def test_a_payload_that_would_break_the_line_is_told_by_its_size() -> None:
+    """A line over 256 KB is no line of a request any more: who could make one would use up no quota."""
+    columns = tuple(f"c{number}" for number in range(100))
+    wide = TensorSpec("text", DType.BYTES, (None, 100), features=columns)
+    texts = bytes_tensor([b"\x01" * 256] * 800).reshape(8, 100)
+    log: dict[str, Any] = {}
+    settings = EndpointSettings("wide", log_inputs=1, log_outputs=1)
+    PayloadLog(lambda _: settings, lambda: 0.0).add(
+        log, "wide", ({"text": texts}, [wide]), ({"text": texts[:1]}, [wide])
+    )
+    assert log["inputs"].endswith(" bytes]")
+    assert len(json.dumps(log)) < 256 * 1024
+    few = ({"text": texts[:1, :1]}, [FREE])
+    PayloadLog(lambda _: settings, lambda: 0.0).add(log, "wide", few, few)
+    assert log["inputs"] == {"text": {"shape": [1, 1], "values": ["\x01" * 256]}}
 
 
 def test_what_is_logged_is_bounded() -> None:
