@@ -60,6 +60,7 @@ build: $(STAMP)  ## stage what sam deploy takes, without Docker (PYTHON313=… n
 
 bench: setup  ## measure; writes build/bench (ARGS="--quick --only ours,baseline" is the short way)
 	@$(BIN)/python -m benchmarks.first_light
+	@$(BIN)/python -m benchmarks.front_door
 	@$(BIN)/python -m benchmarks.serving $(ARGS)
 
 lock: $(STAMP)  ## resolve requirements/ anew

@@ -47,8 +47,9 @@ def list_(
     if as_json:
         print_json({"plans": [_document(plan) for plan in found]})
         return
+    header = ("name", "key", "tenant", "a day", "a month", "shards", "keys", "limiter down")
     print_table(
-        ("name", "key", "tenant", "a day", "a month", "shards", "keys", "limiter down"),
+        header,
         [
             [
                 plan.name,
@@ -62,6 +63,7 @@ def list_(
             ]
             for plan in found
         ],
+        whole=header,
     )
 
 

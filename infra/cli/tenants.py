@@ -88,6 +88,7 @@ def list_(
                 ]
                 for document in documents
             ],
+            whole=("name",),
         )
 
 
