@@ -46,19 +46,24 @@ Call = Callable[[], None]
 
 
 class AwsTime:
-    """Time and number of botocore's calls in this process."""
+    """Time and number of botocore's calls in this process; with `at_once` each is answered as the one before it."""
 
     def __init__(self) -> None:
         from botocore.client import BaseClient
 
         self.seconds = 0.0
         self.calls: Counter[str] = Counter()
+        self.at_once = False
+        answers: dict[str, Any] = {}
         call = BaseClient._make_api_call  # type: ignore[attr-defined]
 
         def timed(client: Any, operation: str, arguments: Any) -> Any:
+            if self.at_once and operation in answers:
+                return answers[operation]
             start = time.perf_counter()
             try:
-                return call(client, operation, arguments)
+                answers[operation] = call(client, operation, arguments)
+                return answers[operation]
             finally:
                 self.seconds += time.perf_counter() - start
                 self.calls[operation] += 1
@@ -74,8 +79,8 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, _aws() as url:
         environments = _prepare(url, Path(folder))
-        report = {
-            "warm": _warm(environments["PredictFunction"], given.requests),
+        report: dict[str, Any] = {
+            **_warm(environments["PredictFunction"], given.requests),
             "cold": {
                 "predict": _cold("functions.predict.handler", environments, PREDICT_FLOOR, given.cold_rounds),
                 "authorizer": _cold("functions.authorizer.handler", environments, AUTHORIZER_FLOOR, given.cold_rounds),
@@ -146,7 +151,12 @@ def _warm(environment: Mapping[str, str], requests: int) -> dict[str, Any]:
     path, route = f"/v1/models/{MODEL}/predict", "/v1/models/{model}/predict"
     request = http_event("POST", path, route=route, body=body, principal=caller)
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):  # where the log goes is settled by `build`
-        return _interleaved(_kinds(build(os.environ), _bare(), _raw(body), request), aws, requests)
+        kinds = _kinds(build(os.environ), _bare(), _raw(body), request)
+        waiting = _interleaved(kinds, aws, requests)
+        aws.at_once = True
+        del kinds["idempotency key"]  # its answers differ
+        at_once = _interleaved(kinds, aws, requests)
+        return {"warm": waiting, "at_once": at_once}
 
 
 def _kinds(handler: Any, bare: Any, raw: Call, request: Mapping[str, Any]) -> dict[str, Call]:
@@ -261,9 +271,10 @@ def _markdown(report: Mapping[str, Any]) -> str:
     for name, row in report["warm"].items():
         calls = ", ".join(f"{count:g} {operation}" for operation, count in row["calls"].items()) or "none"
         lines.append(f"| {name} | {row['ms_p50']} | {row['own_ms_p50']} / {row['own_ms_p99']} | {calls} |")
-    warm = report["warm"]
-    own, bare, raw = (warm[name]["own_ms_p50"] for name in ("everything", "bare handler", "raw session.run"))
-    lines += ["", f"Over raw `session.run`: {own - raw:.3f} ms. Ratio to the bare handler: {own / bare:.2f}.", ""]
+    for label, figures in (("As above", report["warm"]), ("With AWS answering at once", report["at_once"])):
+        own, bare, raw = (figures[name]["own_ms_p50"] for name in ("everything", "bare handler", "raw session.run"))
+        lines += ["", f"{label}: {own - raw:.3f} ms over raw `session.run`, {own / bare:.2f} times the bare handler."]
+    lines.append("")
     lines += ["| cold process | ours ms | floor ms | ratio |", "|---|---|---|---|"]
     lines += [f"| {name} | {c['ours_ms']} | {c['floor_ms']} | {c['ratio']} |" for name, c in report["cold"].items()]
     return re.sub(r"[ ]+\n", "\n", "\n".join(lines)) + "\n"
