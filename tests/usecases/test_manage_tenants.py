@@ -145,9 +145,16 @@ def test_numbers_that_no_plan_has(
     assert stored.plans() == [FAST]
 
 
-def test_the_bounds_themselves_fit(manage: ManageTenants) -> None:
-    manage.put_plan(replace(FAST, key=Rate(1e6, 1_000_000), daily_quota=0, monthly_quota=10**15, shards=64))
-    manage.put_plan(replace(FAST, key=Rate(1e-5, 1), shards=1, max_keys=1000))
+@pytest.mark.parametrize(
+    "plan",
+    [
+        replace(FAST, key=Rate(1e6, 1_000_000), daily_quota=0, monthly_quota=10**15, shards=64),
+        replace(FAST, key=Rate(1e-5, 1), shards=1, max_keys=1000),
+    ],
+)
+def test_the_bounds_themselves_fit(manage: ManageTenants, stored: InMemoryTenants, plan: Plan) -> None:
+    manage.put_plan(plan)
+    assert stored.plans() == [plan]
 
 
 def test_usage_of_this_month_and_against_the_quota(manage: ManageTenants, stored: InMemoryTenants, used: Used) -> None:
