@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 # Another PYTHON than the one that .venv was made with makes it anew.
 STAMP  := $(VENV)/.installed-$(shell $(PYTHON) -c "import sys; print(*sys.version_info[:2], sep=chr(46))")
 
-.PHONY: help setup tools run test check check-tools build bench lock clean
+.PHONY: help setup tools run test check check-tools build bench faults lock clean
 .DEFAULT_GOAL := help
 
 help:  ## show what there is to make
@@ -62,6 +62,9 @@ bench: setup  ## measure; writes build/bench (ARGS="--quick --only ours,baseline
 	@$(BIN)/python -m benchmarks.first_light
 	@$(BIN)/python -m benchmarks.front_door
 	@$(BIN)/python -m benchmarks.serving $(ARGS)
+
+faults: setup  ## inject faults into a running stack; writes build/faults (ARGS="--only hanging" is the short way)
+	@$(BIN)/python -m benchmarks.faults $(ARGS)
 
 lock: $(STAMP)  ## resolve requirements/ anew
 	@for name in sam checkov; do $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade requirements/$$name.in -o requirements/$$name.txt; done

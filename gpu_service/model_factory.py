@@ -4,16 +4,20 @@ from pathlib import Path
 
 from gpu_service.execution.loaded_model import LoadedModel, load_model
 from gpu_service.execution.options import ExecutionOptions, TensorRtOptions
-from gpu_service.inference.sharing import sharing_for
+from gpu_service.inference.pipeline_run import PipelineQueue
+from gpu_service.inference.pipelines import ServedPipeline
+from gpu_service.inference.sharing import Sharing, sharing_for
 from gpu_service.models.served_model import ModelKey, ServedModel
 from gpu_service.scheduling.cost import CostModel
 from gpu_service.scheduling.executor import Executor
 from gpu_service.scheduling.model_queue import Batching, ModelQueue, QueueLimits
 from gpu_service.settings import Settings
 from gpu_service.telemetry.stats import ModelStats
-from shared.adapters.onnx.package import MODEL_FILE
+from shared.adapters.onnx.package import MANIFEST_FILE, MODEL_FILE
+from shared.adapters.pipeline_package import read_draft
 from shared.domain.dtypes import DType
 from shared.domain.serving import ServingPolicy
+from shared.schemas.manifest import Manifest
 
 _MAX_BATCH_BYTES = 256 * 1024 * 1024
 _MAX_LOOK_BYTES = 64 * 1024 * 1024
@@ -36,7 +40,10 @@ class ModelFactory:
         )
 
     def __call__(self, folder: Path, key: ModelKey) -> ServedModel:
-        """The model, loaded and warm; InvalidPackage or BackendError."""
+        """The model, loaded and warm, or the pipeline; InvalidPackage or BackendError."""
+        draft = read_draft(folder)
+        if draft is not None:
+            return ServedPipeline(key, draft, (folder / MANIFEST_FILE).stat().st_size, _pipeline_sharing)
         loaded = load_model(folder, key, self._options)
         cost = CostModel()
         for rows, seconds in loaded.warm_up().items():
@@ -47,6 +54,10 @@ class ModelFactory:
         queue = ModelQueue(self._executor, batching, cost, self._limits, stats)
         sharing = sharing_for(key, loaded.signature, serving, queue, stats)
         return ServedModel(key, loaded, serving, queue, stats, sharing)
+
+
+def _pipeline_sharing(key: ModelKey, manifest: Manifest, queue: PipelineQueue, stats: ModelStats) -> Sharing | None:
+    return sharing_for(key, manifest.signature.to_signature(), manifest.serving_policy(), queue, stats)
 
 
 def _batching(loaded: LoadedModel, serving: ServingPolicy, *, inline: bool) -> Batching:

@@ -16,7 +16,7 @@ from functions.api import routes as api
 from functions.api.documentation import CONTRACT
 from functions.predict import routes as predict
 from shared.schemas import admin as admin_schemas
-from shared.schemas import admin_keys, admin_usage
+from shared.schemas import admin_features, admin_keys, admin_traffic, admin_usage, endpoint
 from shared.schemas import api as schemas
 from shared.web.contract import HEADERS, SECURITY_SCHEME, reference
 from shared.web.deprecation import DEPRECATED
@@ -34,6 +34,7 @@ _SCHEMAS = (
     schemas.PredictByRow,
     schemas.PredictByTensor,
     schemas.PredictResponse,
+    schemas.JobDocument,
     schemas.InferRequest,
     schemas.InferResponse,
     schemas.ServerMetadata,
@@ -58,8 +59,12 @@ _ADMIN_SCHEMAS = (
     admin_keys.KeyDocument,
     admin_keys.CreatedKey,
     admin_keys.KeyList,
-    admin_schemas.EndpointDocument,
-    admin_schemas.EndpointList,
+    endpoint.EndpointList,
+    endpoint.EndpointHistory,
+    endpoint.EndpointPlan,
+    admin_traffic.TrafficDocument,
+    admin_features.EntityFeaturesDocument,
+    admin_features.EntitiesDocument,
 )
 # What is read: members with a default may be left out.
 _REQUESTS = (
@@ -69,7 +74,10 @@ _REQUESTS = (
     admin_keys.KeyRequest,
     admin_keys.RotationRequest,
     admin_keys.RoleRequest,
-    admin_schemas.EndpointRequest,
+    admin_features.EntityFeaturesRequest,
+    admin_features.EntitiesRequest,
+    endpoint.RollbackRequest,
+    endpoint.TrafficRequest,
 )
 
 

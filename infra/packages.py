@@ -55,10 +55,12 @@ def _assemble(
 ) -> PublishModel:
     # ONNX Runtime takes half a second to load: the local stack, which imports this module, starts other things first.
     from shared.adapters.onnx.reader import OnnxPackageReader
+    from shared.adapters.pipeline_package import PipelinePackageReader
 
     if on_bytes:
         _meter(s3, on_bytes)
-    return PublishModel(DynamoDBModels(dynamodb, table), S3Packages(s3, bucket), OnnxPackageReader())
+    models, store = DynamoDBModels(dynamodb, table), S3Packages(s3, bucket)
+    return PublishModel(models, store, OnnxPackageReader(), pipelines=PipelinePackageReader())
 
 
 def _meter(s3: "S3Client", on_bytes: OnBytes) -> None:

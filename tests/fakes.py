@@ -1,27 +1,32 @@
 """The ports of `shared.domain.ports` in memory. The contract suite in `tests/adapters` holds them to what AWS does."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 
 from shared.adapters.package_files import check_paths, has_bytes
-from shared.domain.endpoint_settings import EndpointSettings
+from shared.domain.endpoint.config import EndpointState, StoredEndpoint
 from shared.domain.errors import (
     BackendTimeout,
     Conflict,
     DigestMismatch,
+    JobNotFound,
     KeyNotFound,
     ModelNotFound,
+    PreconditionFailed,
+    RevisionNotFound,
     TenantNotFound,
     VersionConflict,
     VersionNotFound,
 )
+from shared.domain.features import MAX_KEYS, SET_NAME, EntityKey, FeatureRecord
+from shared.domain.jobs import Job
 from shared.domain.model import ModelVersion, PackageFile
 from shared.domain.plans import PLAN_NAME, TENANT_NAME, Plan
-from shared.domain.ports import ApiKey, InferenceContext
+from shared.domain.ports import ApiKey, InferenceContext, Lease
 from shared.domain.tenants import Standing, Tenant
 from shared.domain.tensors import Tensors
 
@@ -238,22 +243,57 @@ class InMemoryTenants:
 
 
 class InMemoryEndpoints:
-    """An `EndpointStore`."""
+    """An `EndpointStore` and `EndpointReader`; `open_until` maps endpoints to their open circuits.
 
-    def __init__(self, *stored: EndpointSettings) -> None:
-        self._settings = {settings.endpoint: settings for settings in stored}
+    `calls` counts reads, `error` is raised by all methods while it is set.
+    """
 
-    def get(self, endpoint: str) -> EndpointSettings | None:
-        return self._settings.get(endpoint)
+    def __init__(self, *stored: StoredEndpoint) -> None:
+        self._revisions: dict[str, dict[int, StoredEndpoint]] = {}
+        self._lock = Lock()
+        self.open_until: dict[str, dict[str, float]] = {}
+        self.calls = 0
+        self.error: Exception | None = None
+        for given in stored:
+            self._revisions[given.config.endpoint] = {given.revision: given}
 
-    def put(self, settings: EndpointSettings) -> None:
-        stored = self._settings.get(settings.endpoint)
-        if (stored.version if stored else 0) != settings.version - 1:
-            raise Conflict(f"The settings of {settings.endpoint} have changed since version {settings.version - 1}.")
-        self._settings[settings.endpoint] = settings
+    def get(self, endpoint: str) -> StoredEndpoint | None:
+        self._count()
+        known = self._revisions.get(endpoint)
+        return known[max(known)] if known else None
 
-    def list(self) -> Sequence[EndpointSettings]:
-        return [settings for _, settings in sorted(self._settings.items())]
+    def read(self, endpoint: str) -> EndpointState:
+        return EndpointState(self.get(endpoint), dict(self.open_until.get(endpoint, {})))
+
+    def put(self, stored: StoredEndpoint) -> None:
+        self._count()
+        with self._lock:
+            known = self._revisions.setdefault(stored.config.endpoint, {})
+            if max(known, default=0) != stored.revision - 1:
+                raise PreconditionFailed(f"{stored.config.endpoint} has changed since revision {stored.revision - 1}.")
+            known[stored.revision] = stored
+            known.pop(stored.revision - 100, None)
+
+    def list(self) -> Sequence[StoredEndpoint]:
+        self._count()
+        return [known[max(known)] for _, known in sorted(self._revisions.items()) if known]
+
+    def history(self, endpoint: str, *, limit: int = 20, before: int | None = None) -> Sequence[StoredEndpoint]:
+        self._count()
+        known = self._revisions.get(endpoint, {})
+        return [known[number] for number in sorted(known, reverse=True) if before is None or number < before][:limit]
+
+    def revision(self, endpoint: str, revision: int) -> StoredEndpoint:
+        self._count()
+        found = self._revisions.get(endpoint, {}).get(revision)
+        if found is None:
+            raise RevisionNotFound(f"There is no revision {revision} of {endpoint}.")
+        return found
+
+    def _count(self) -> None:
+        self.calls += 1
+        if self.error is not None:
+            raise self.error
 
 
 @dataclass
@@ -273,3 +313,115 @@ class FakeBackend:
 def package_file(path: str, content: bytes) -> PackageFile:
     """The entry of a file with this content."""
     return PackageFile(path, len(content), sha256(content).hexdigest())
+
+
+class InMemoryFeatures:
+    """A `FeatureStore`; `reads` keeps what `read` was asked for, `error` is raised by all methods while it is set.
+
+    `busy` are entities that `put` does not store.
+    """
+
+    def __init__(self) -> None:
+        self._records: dict[tuple[str, EntityKey], FeatureRecord] = {}
+        self.reads: list[tuple[str, tuple[EntityKey, ...], tuple[str, ...]]] = []
+        self.error: Exception | None = None
+        self.busy: frozenset[str] = frozenset()
+
+    def read(
+        self, tenant: str, keys: Collection[EntityKey], names: Collection[str], deadline_s: float
+    ) -> Mapping[EntityKey, FeatureRecord]:
+        assert deadline_s > 0
+        if len(keys) > MAX_KEYS:
+            raise ValueError(f"at most {MAX_KEYS} keys are read at once")
+        self.reads.append((tenant, tuple(keys), tuple(names)))
+        found = {key: record for key in keys if (record := self.get(tenant, key)) is not None}
+        return {
+            key: replace(record, values={name: value for name, value in record.values.items() if name in names})
+            for key, record in found.items()
+        }
+
+    def get(self, tenant: str, key: EntityKey) -> FeatureRecord | None:
+        if self.error is not None:
+            raise self.error
+        return self._records.get(_checked_key(tenant, key))
+
+    def put(self, tenant: str, records: Collection[FeatureRecord]) -> Collection[EntityKey]:
+        if self.error is not None:
+            raise self.error
+        for record in records:
+            if record.key.entity not in self.busy:
+                self._records[_checked_key(tenant, record.key)] = record
+        return list(dict.fromkeys(record.key for record in records if record.key.entity in self.busy))
+
+    def delete(self, tenant: str, key: EntityKey) -> FeatureRecord | None:
+        if self.error is not None:
+            raise self.error
+        return self._records.pop(_checked_key(tenant, key), None)
+
+
+def _checked_key(tenant: str, key: EntityKey) -> tuple[str, EntityKey]:
+    if not re.fullmatch(TENANT_NAME, tenant) or not re.fullmatch(SET_NAME, key.set):
+        raise ValueError("no tenant or set of features has such a name")
+    return tenant, key
+
+
+class InMemoryGuards:
+    """A `GuardStore`; `open_until` has the open circuits by endpoint, `calls` the names of the methods called.
+
+    While they are set, `error` is raised by all methods, and all of them wait for `stalled`.
+    """
+
+    def __init__(self) -> None:
+        self.open_until: dict[str, dict[str, float]] = {}
+        self.calls: list[str] = []
+        self.error: Exception | None = None
+        self.stalled: Event | None = None
+        self._slots: dict[tuple[str, str, int], float] = {}
+        self._lock = Lock()
+
+    def open(self, endpoint: str, circuit: str, until: float) -> None:
+        self._check("open")
+        circuits = self.open_until.setdefault(endpoint, {})
+        circuits[circuit] = max(until, circuits.get(circuit, 0.0))
+
+    def close(self, endpoint: str, circuit: str) -> None:
+        self._check("close")
+        self.open_until.get(endpoint, {}).pop(circuit, None)
+
+    def acquire(self, endpoint: str, pool: str, slots: int, expires_at: float, now: float) -> Lease | None:
+        self._check("acquire")
+        with self._lock:
+            for slot in range(slots):
+                if self._slots.get((endpoint, pool, slot), 0.0) < now:
+                    self._slots[endpoint, pool, slot] = expires_at
+                    return Lease(endpoint, pool, slot, expires_at)
+        return None
+
+    def release(self, lease: Lease) -> None:
+        self._check("release")
+        with self._lock:
+            if self._slots.get((lease.endpoint, lease.pool, lease.slot)) == lease.expires_at:
+                del self._slots[lease.endpoint, lease.pool, lease.slot]
+
+    def _check(self, call: str) -> None:
+        self.calls.append(call)
+        if self.stalled is not None:
+            self.stalled.wait(30)
+        if self.error is not None:
+            raise self.error
+
+
+class InMemoryJobs:
+    """A `JobStore`."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, Job] = {}
+
+    def add(self, job: Job) -> None:
+        self._jobs[job.job_id] = job
+
+    def get(self, tenant: str, job_id: str) -> Job:
+        job = self._jobs.get(job_id)
+        if job is None or job.tenant != tenant:
+            raise JobNotFound("There is no such job.")
+        return job

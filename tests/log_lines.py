@@ -10,6 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 from shared.domain.audit import Appended, Head, Segment, genesis
+from shared.domain.endpoint.traffic_counts import TrafficKey
 from shared.domain.request_line import LogBatch, LogEvent
 from shared.domain.usage import Usage, UsageKey
 
@@ -92,6 +93,7 @@ class InMemoryLedger:
 
     def __init__(self) -> None:
         self.usage: dict[UsageKey, Usage] = {}
+        self.traffic: dict[TrafficKey, dict[str, int]] = {}
         self.chains: dict[str, list[Segment]] = {}
         self.batches: set[str] = set()
         self.reads = 0
@@ -102,7 +104,13 @@ class InMemoryLedger:
         chain = self.chains.get(shard)
         return chain[-1].head if chain else None
 
-    def append(self, segment: Segment, before: Head, usage: Mapping[UsageKey, Usage]) -> Appended:
+    def append(
+        self,
+        segment: Segment,
+        before: Head,
+        usage: Mapping[UsageKey, Usage],
+        traffic: Mapping[TrafficKey, Mapping[str, int]],
+    ) -> Appended:
         with self._lock:
             if segment.batch in self.batches:
                 return Appended.DUPLICATE
@@ -114,6 +122,10 @@ class InMemoryLedger:
             chain.append(segment)
             for key, used in usage.items():
                 self.usage[key] = self.usage.get(key, Usage()) + used
+            for place, counters in traffic.items():
+                sums = self.traffic.setdefault(place, {})
+                for name, count in counters.items():
+                    sums[name] = sums.get(name, 0) + count
             return Appended.WRITTEN
 
     def shards(self) -> list[str]:

@@ -15,9 +15,9 @@ _PRIVATE = ("Cache-Control", "no-store")
 ItemT = TypeVar("ItemT")
 
 
-def answer(document: BaseModel) -> StoredAnswer:
-    """200 with a document."""
-    return StoredAnswer(200, (_JSON, _PRIVATE), _encode(document))
+def answer(document: BaseModel | bytes, *headers: tuple[str, str]) -> StoredAnswer:
+    """200 with a document, or the JSON of one."""
+    return StoredAnswer(200, (_JSON, _PRIVATE, *headers), _encode(document))
 
 
 def created(document: BaseModel, location: str) -> StoredAnswer:
@@ -35,5 +35,5 @@ def page_of(items: Sequence[ItemT], query: PageQuery, name: Callable[[ItemT], st
     return part, name(part[-1]) if len(after) > len(part) else None
 
 
-def _encode(document: BaseModel) -> bytes:
-    return document.model_dump_json().encode()
+def _encode(document: BaseModel | bytes) -> bytes:
+    return document if isinstance(document, bytes) else document.model_dump_json().encode()

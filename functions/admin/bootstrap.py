@@ -13,17 +13,25 @@ from functions.admin.services import Services
 from functions.admin.settings import Settings
 from shared.adapters.aws import client
 from shared.adapters.aws_calls import AwsCalls
+from shared.adapters.backends.registry import Registry
+from shared.adapters.backends.resources import Resources
 from shared.adapters.dynamodb_endpoints import DynamoDBEndpoints
+from shared.adapters.dynamodb_features import DynamoDBFeatures
 from shared.adapters.dynamodb_keys import DynamoDBKeys
+from shared.adapters.dynamodb_models import DynamoDBModels
 from shared.adapters.dynamodb_tenants import DynamoDBTenants
+from shared.adapters.dynamodb_traffic import DynamoDBTraffic
 from shared.adapters.dynamodb_usage import DynamoDBUsage
 from shared.adapters.secrets_manager import SecretText
 from shared.domain.settings import load
+from shared.usecases.manage_endpoints import ManageEndpoints
+from shared.usecases.manage_features import ManageFeatures
 from shared.usecases.manage_keys import ManageKeys
 from shared.usecases.manage_tenants import ManageTenants
+from shared.usecases.read_traffic import ReadTraffic
 from shared.web.admission import Door
 from shared.web.app import create_app
-from shared.web.bootstrap import admit, idempotency, observed
+from shared.web.bootstrap import admit, idempotency, observed, quick_dynamodb
 from shared.web.callers import Callers
 from shared.web.documents import MAX_BYTES
 from shared.web.lambda_handler import Handler, lambda_handler
@@ -57,7 +65,7 @@ def _services_on_aws(settings: Settings, session: Session) -> Services:
     tenants = DynamoDBTenants(dynamodb, settings.tenants_table, settings.usage_table)
     door = Door(
         Callers(),
-        admit(settings, session),
+        admit(settings, quick_dynamodb(settings, session)),
         idempotency(settings, session),
         max_body_bytes=MAX_BYTES,
         pepper=pepper,
@@ -66,6 +74,12 @@ def _services_on_aws(settings: Settings, session: Session) -> Services:
         door=door,
         keys=ManageKeys(DynamoDBKeys(dynamodb, settings.keys_table), tenants, pepper),
         tenants=ManageTenants(tenants, DynamoDBUsage(dynamodb, settings.usage_table)),
-        endpoints=DynamoDBEndpoints(dynamodb, settings.endpoints_table),
+        endpoints=ManageEndpoints(
+            DynamoDBEndpoints(dynamodb, settings.endpoints_table),
+            Registry(Resources()),
+            DynamoDBModels(dynamodb, settings.models_table),
+        ),
+        features=ManageFeatures(DynamoDBFeatures(dynamodb, settings.features_table), tenants),
+        traffic=ReadTraffic(DynamoDBTraffic(dynamodb, settings.traffic_table)),
         now=time,
     )

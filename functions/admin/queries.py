@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from shared.domain.admin_bounds import MAX_NOTE
 from shared.schemas.admin import TenantName
 
 
@@ -23,6 +24,25 @@ class PageQuery(_Query):
     page: Annotated[str, Field(max_length=300, description="The `next` of the answer before")] = ""
 
 
+class HistoryQuery(_Query):
+    """Which part of an endpoint's history."""
+
+    limit: Annotated[int, Field(ge=1, le=100, description="Most revisions of the answer")] = 20
+    page: Annotated[int | None, Field(ge=1, le=10**9, description="The `next` of the answer before")] = None
+
+
+class ChangeQuery(_Query):
+    """How an endpoint is changed."""
+
+    dry_run: Annotated[bool, Field(description="Answer what would change, and change nothing")] = False
+
+
+class PutQuery(ChangeQuery):
+    """How an endpoint's configuration is replaced."""
+
+    note: Annotated[str, Field(max_length=MAX_NOTE, description="Why, for the history")] = ""
+
+
 class KeysQuery(PageQuery):
     """Whose keys."""
 
@@ -33,6 +53,13 @@ class RoleQuery(_Query):
     """Which IAM role or user."""
 
     arn: Annotated[str, Field(max_length=2048, description="ARN of an IAM role or user")]
+
+
+class TrafficQuery(_Query):
+    """Which days (UTC)."""
+
+    since: Annotated[date | None, Field(description="First day; without it, 29 days before `until`")] = None
+    until: Annotated[date | None, Field(description="Last day; without it, today")] = None
 
 
 class UsageQuery(_Query):

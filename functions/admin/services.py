@@ -7,9 +7,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from shared.domain.idempotency import StoredAnswer
-from shared.domain.ports import EndpointStore
+from shared.domain.principal import Principal
+from shared.usecases.manage_endpoints import ManageEndpoints
+from shared.usecases.manage_features import ManageFeatures
 from shared.usecases.manage_keys import ManageKeys
 from shared.usecases.manage_tenants import ManageTenants
+from shared.usecases.read_traffic import ReadTraffic
 from shared.web.admission import Door
 from shared.web.requests import record_of
 
@@ -23,7 +26,9 @@ class Services:
     door: Door
     keys: ManageKeys
     tenants: ManageTenants
-    endpoints: EndpointStore
+    endpoints: ManageEndpoints
+    features: ManageFeatures
+    traffic: ReadTraffic
     now: Callable[[], float]
 
 
@@ -38,7 +43,14 @@ async def serve(request: Request, work: Callable[[bytes], StoredAnswer], *, secr
 
     `secret`: the answer shows what must not be stored in the clear.
     """
-    return await services_of(request).door.serve(request, lambda _, body: work(body), scopes=(SCOPE,), secret=secret)
+    return await serve_as(request, lambda _, body: work(body), secret=secret)
+
+
+async def serve_as(
+    request: Request, work: Callable[[Principal, bytes], StoredAnswer], *, secret: bool = False
+) -> Response:
+    """As `serve`, for work that has to know who asks."""
+    return await services_of(request).door.serve(request, work, scopes=(SCOPE,), secret=secret)
 
 
 def changes(request: Request, target: str) -> None:

@@ -10,4 +10,7 @@ class Settings(WriteSettings, frozen=True, kw_only=True):
     tenants_table: str
     usage_table: str
     endpoints_table: str
+    models_table: str
+    features_table: str
+    traffic_table: str
     key_pepper_arn: str

@@ -1,6 +1,6 @@
 """The contract of all functions as one document, and the page that shows it without a network."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
@@ -12,6 +12,7 @@ import orjson
 from fastapi.openapi.docs import get_swagger_ui_html
 
 from functions.api.model_contract import operation
+from shared.domain.endpoint.config import EndpointConfig
 from shared.domain.errors import NotFound
 from shared.domain.ports import ModelRegistry
 
@@ -42,15 +43,19 @@ class Asset:
 
 @dataclass
 class Contract:
-    """The OpenAPI document, with an operation for every published model; renewed every `ttl_s` seconds."""
+    """The OpenAPI document, with an operation for every published model; renewed every `ttl_s` seconds.
+
+    `config_of` gives the configuration of an endpoint: what its response filter hides is hidden here, too.
+    """
 
     registry: ModelRegistry
+    config_of: Callable[[str], EndpointConfig]
     ttl_s: float
     _document: bytes = b""
     _expires: float = field(default=0.0)
 
     def document(self) -> bytes:
-        """The document as JSON."""
+        """The document as JSON; BackendError while models or configurations cannot be read."""
         if not self._document or monotonic() >= self._expires:
             self._document = self._render()
             self._expires = monotonic() + self.ttl_s
@@ -63,10 +68,10 @@ class Contract:
 
     def _render(self) -> bytes:
         general = self._fixed["paths"][PREDICT_PATH]["post"]
-        models = {
-            PREDICT_PATH.format(model=version.model): {"post": operation(version, general)}
-            for version in self.registry.models()[:MAX_MODELS]
-        }
+        models = {}
+        for version in self.registry.models()[:MAX_MODELS]:
+            made = operation(version, self.config_of(version.model), general)
+            models[PREDICT_PATH.format(model=version.model)] = {"post": made}
         return orjson.dumps({**self._fixed, "paths": {**self._fixed["paths"], **models}})
 
 

@@ -6,7 +6,9 @@ from typing import Any
 from functions.api.examples import Examples, examples
 from shared.codecs.content.media import JSON
 from shared.domain.dtypes import DType
-from shared.domain.model import ModelVersion, Placement
+from shared.domain.endpoint.config import EndpointConfig
+from shared.domain.endpoint.outputs import OutputPlan
+from shared.domain.model import ModelVersion
 from shared.domain.signature import Content, Dim, Signature, TensorSpec
 
 Schema = dict[str, Any]
@@ -22,17 +24,20 @@ _ENCODED: Schema = {
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
-def operation(version: ModelVersion, general: Mapping[str, Any]) -> dict[str, Any]:
-    """The operation of `POST /v1/models/<name>/predict`; `general` is that of `{model}`, whose errors it shares."""
-    signature = version.signature
+def operation(version: ModelVersion, config: EndpointConfig, general: Mapping[str, Any]) -> dict[str, Any]:
+    """The operation of `POST /v1/models/<name>/predict`, by the configuration of its endpoint.
+
+    `general` is the operation of `{model}`, whose errors it shares.
+    """
+    signature = OutputPlan.of(config, version.caller_signature).signature
     responses = dict(general["responses"])
     answer = responses["200"]
     served: Schema = {"$ref": "#/components/schemas/ServedBy"}
     forms = [_response(signature, served), {"$ref": "#/components/schemas/InferResponse"}]
     responses["200"] = {**answer, "content": _content(answer["content"], {"anyOf": forms}, {})}
     shown: Examples = {}
-    if version.metadata.get("example") is not None:
-        shown = examples(signature, version.metadata["example"])
+    if version.caller_example is not None:
+        shown = examples(signature, version.caller_example)
     forms = [_by_row(signature), _by_tensor(signature), {"$ref": "#/components/schemas/InferRequest"}]
     request = _content(general["requestBody"]["content"], {"anyOf": forms}, shown)
     return {
@@ -46,16 +51,16 @@ def operation(version: ModelVersion, general: Mapping[str, Any]) -> dict[str, An
     }
 
 
-def schemas(version: ModelVersion) -> dict[str, Any]:
+def schemas(version: ModelVersion, config: EndpointConfig) -> dict[str, Any]:
     """JSON Schemas of the plain request and its answer, each a document of its own (draft 2020-12)."""
-    signature = version.signature
+    signature = OutputPlan.of(config, version.caller_signature).signature
     name, number = version.model, version.version
     served = _object(
         {
             "name": {"const": name},
             "version": {"const": number},
             "variant": {"type": "string"},
-            "backend": {"enum": [placement.value for placement in Placement]},
+            "backend": {"type": "string"},
         }
     )
     request: Schema = {"anyOf": [_by_row(signature), _by_tensor(signature)]}

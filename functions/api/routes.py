@@ -13,6 +13,7 @@ from functions.api import documentation
 from functions.api.documentation import CONTENT_SECURITY_POLICY, Contract, page
 from functions.api.model_contract import schemas
 from shared.domain import errors
+from shared.domain.endpoint.config import EndpointConfig
 from shared.domain.idempotency import StoredAnswer
 from shared.domain.ports import ModelRegistry
 from shared.domain.principal import Principal
@@ -32,6 +33,7 @@ class Services:
 
     door: Door
     registry: ModelRegistry
+    config_of: Callable[[str], EndpointConfig]
     contract: Contract
 
 
@@ -93,27 +95,41 @@ def router() -> APIRouter:
 async def models(request: Request) -> Response:
     """The highest version of every model, in short."""
     return await _serve(
-        request, lambda registry: ModelList(models=[ModelSummary.of(version) for version in registry.models()])
+        request, lambda services: ModelList(models=[ModelSummary.of(found) for found in services.registry.models()])
     )
 
 
 async def model_of(request: Request, model: ModelPath) -> Response:
     """The versions of a model, who gets the traffic, and all of the highest version."""
-    return await _serve(request, lambda registry: ModelDocument.of_versions(registry.versions(model_name(model))))
+
+    def read(services: Services) -> ModelDocument:
+        versions = services.registry.versions(model_name(model))
+        return ModelDocument.of_versions(versions, services.config_of(model))
+
+    return await _serve(request, read)
 
 
 async def schema_of(request: Request, model: ModelPath) -> Response:
-    """What the highest version takes and gives as JSON, made from its graph and manifest (JSON Schema 2020-12)."""
-    return await _serve(
-        request, lambda registry: ModelSchemas.model_validate(schemas(registry.latest(model_name(model))))
-    )
+    """What the highest version takes and gives as JSON (JSON Schema 2020-12).
+
+    Made from its graph, its manifest and the endpoint's configuration.
+    """
+
+    def read(services: Services) -> ModelSchemas:
+        latest = services.registry.latest(model_name(model))
+        return ModelSchemas.model_validate(schemas(latest, services.config_of(model)))
+
+    return await _serve(request, read)
 
 
 async def version_of(request: Request, model: ModelPath, version: VersionPath) -> Response:
     """Signature, digest, size, placement, stage and metadata of one version."""
-    return await _serve(
-        request, lambda registry: VersionDocument.of(registry.get(model_name(model), model_version(version)))
-    )
+
+    def read(services: Services) -> VersionDocument:
+        found = services.registry.get(model_name(model), model_version(version))
+        return VersionDocument.of(found, services.config_of(model))
+
+    return await _serve(request, read)
 
 
 async def openapi(request: Request) -> Response:
@@ -139,12 +155,12 @@ def _services(request: Request) -> Services:
     return services
 
 
-async def _serve(request: Request, read: Callable[[ModelRegistry], BaseModel]) -> Response:
+async def _serve(request: Request, read: Callable[[Services], BaseModel]) -> Response:
     """A document for an admitted caller."""
     services = _services(request)
 
     def work(_principal: Principal, _body: bytes) -> StoredAnswer:
-        document = read(services.registry)
+        document = read(services)
         return StoredAnswer(200, (("Content-Type", "application/json"),), document.model_dump_json().encode())
 
     return await services.door.serve(request, work)

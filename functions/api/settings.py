@@ -10,8 +10,11 @@ from shared.web.bootstrap import HttpSettings
 class Settings(HttpSettings, frozen=True, kw_only=True):
     """Read from the environment by `shared.domain.settings.load`.
 
-    `contract_ttl_s` is how long the OpenAPI document may miss a model that was just published.
+    What is set for an endpoint is shown `endpoints_ttl_s` later. The OpenAPI document is made anew after
+    `contract_ttl_s`: both together are how long it may show an output that callers no longer get.
     """
 
     models_table: str
-    contract_ttl_s: Annotated[float, Meta(ge=0, le=3600)] = 5.0
+    endpoints_table: str
+    endpoints_ttl_s: Annotated[float, Meta(ge=0, le=3600)] = 4.0
+    contract_ttl_s: Annotated[float, Meta(ge=0, le=3600)] = 1.0

@@ -2,13 +2,15 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from functools import cache, partial
-from pathlib import Path
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from botocore.session import Session
 from fastapi import FastAPI
 
+from functions.predict.backends import backends_on_aws, endpoint_check, function_backend
+from functions.predict.prices import CallPrices
 from functions.predict.readiness import ENDPOINT_CHECK, Check, Readiness
 from functions.predict.routes import router
 from functions.predict.services import Services
@@ -17,28 +19,37 @@ from shared.adapters.aws import client
 from shared.adapters.aws_calls import AwsCalls
 from shared.adapters.cached_endpoints import CachedEndpoints
 from shared.adapters.cached_models import CachedModels
+from shared.adapters.dynamodb_answers import DynamoDBAnswers
 from shared.adapters.dynamodb_endpoints import DynamoDBEndpoints
+from shared.adapters.dynamodb_features import DynamoDBFeatures
+from shared.adapters.dynamodb_guards import DynamoDBGuards
+from shared.adapters.dynamodb_jobs import DynamoDBJobs
 from shared.adapters.dynamodb_keys import DynamoDBKeys
 from shared.adapters.dynamodb_models import DynamoDBModels
 from shared.adapters.dynamodb_tenants import DynamoDBTenants
-from shared.adapters.function_backend import FunctionBackend, Runnable
-from shared.adapters.onnx.package import OnnxPackage
-from shared.adapters.package_cache import PackageCache
-from shared.adapters.s3_packages import S3Packages
-from shared.adapters.sagemaker_backend import SageMakerBackend, endpoint_status
+from shared.adapters.memory_answers import MemoryAnswers
 from shared.adapters.snapstart import is_snapshotted
 from shared.codecs.json_documents import JsonLimits
-from shared.domain.endpoint_settings import EndpointSettings
-from shared.domain.errors import BackendUnavailable
-from shared.domain.model import ModelVersion, Placement
-from shared.domain.ports import Backend, InferenceContext, ModelRegistry
+from shared.domain.endpoint.config import EndpointState
+from shared.domain.endpoint.latency import Latencies
+from shared.domain.errors import VersionNotFound
+from shared.domain.model import ModelVersion
+from shared.domain.ports import AnswerStore, Backends, FeatureReader, GuardStore, JobStore, ModelRegistry
 from shared.domain.settings import load
-from shared.domain.tensors import Tensors
+from shared.usecases.answer import Answer
 from shared.usecases.authorize import Authorize
+from shared.usecases.deadline import DeadlineRunner
+from shared.usecases.enrich import Enrich
+from shared.usecases.fall_back import FallBack
+from shared.usecases.jobs import Jobs
+from shared.usecases.keep_answers import KeepAnswers
 from shared.usecases.predict import Predict
+from shared.usecases.route import Route
+from shared.usecases.run_target import RunTarget
+from shared.usecases.shadow import Shadows
 from shared.web.admission import Door
 from shared.web.app import create_app
-from shared.web.bootstrap import admit, idempotency, observed
+from shared.web.bootstrap import admit, architecture, idempotency, observed, quick_dynamodb
 from shared.web.callers import Callers
 from shared.web.lambda_handler import Handler, lambda_handler
 from shared.web.logs import configure
@@ -46,11 +57,22 @@ from shared.web.payload_log import PayloadLog
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
-    from mypy_boto3_sagemaker import SageMakerClient
-    from mypy_boto3_sagemaker_runtime import SageMakerRuntimeClient
 
-# Rising steps, the last of them below the 29 s that the template gives the function.
-_CONTAINER_TIMEOUTS_S = (1.0, 2.0, 4.0, 8.0, 16.0, 27.0)
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the data plane is put together from; `ready` says whether a version is loaded in this process."""
+
+    door: Door
+    registry: ModelRegistry
+    endpoints: Callable[[str], EndpointState]
+    backends: Backends
+    ready: Callable[[ModelVersion], bool]
+    guards: GuardStore
+    answers: AnswerStore
+    features: FeatureReader
+    jobs: JobStore
+    checks: Mapping[str, Check]
 
 
 def build(environ: Mapping[str, str]) -> Handler:
@@ -75,73 +97,43 @@ def build(environ: Mapping[str, str]) -> Handler:
     return handler
 
 
-def application(
-    settings: Settings,
-    registry: ModelRegistry,
-    backends: Mapping[Placement, Backend],
-    checks: Mapping[str, Check],
-    log: logging.Logger,
-    *,
-    door: Door,
-    payloads: PayloadLog | None = None,
-) -> FastAPI:
-    """The application on a registry and backends, behind a door; payloads are not logged unless something says so."""
-    payloads = payloads or PayloadLog(EndpointSettings)
-    return create_app([router()], _services(settings, registry, backends, checks, log, door, payloads), log)
+def application(settings: Settings, parts: Parts, log: logging.Logger) -> FastAPI:
+    """The application of these parts."""
+    return create_app([router()], services_of(settings, parts, log), log)
 
 
-def _services_on_aws(settings: Settings, session: Session, *, calls: AwsCalls, log: logging.Logger) -> Services:
-    calls.watch(session)
-    dynamodb = client(
-        "dynamodb",
-        session=session,
-        connect_timeout=settings.connect_timeout_s,
-        read_timeout=settings.read_timeout_s,
-        retries=1,
-    )
-    registry = DynamoDBModels(dynamodb, settings.models_table)
-    backends = {
-        Placement.FUNCTION: OnFirstUse(partial(_function_backend, settings, session)),
-        Placement.CONTAINER: OnFirstUse(partial(_container_backend, settings, session))
-        if settings.endpoint_name
-        else NoContainer(),
-    }
-    checks: dict[str, Check] = {"models": partial(_models_missing, registry)}
-    if settings.endpoint_name:
-        checks[ENDPOINT_CHECK] = _endpoint_check(settings, session)
-    endpoints = CachedEndpoints(DynamoDBEndpoints(dynamodb, settings.endpoints_table), ttl_s=settings.endpoints_ttl_s)
-    door = _door(settings, session, dynamodb)
-    return _services(settings, registry, backends, checks, log, door, PayloadLog(endpoints))
-
-
-def _door(settings: Settings, session: Session, dynamodb: "DynamoDBClient") -> Door:
-    authorize = Authorize(
-        DynamoDBKeys(dynamodb, settings.keys_table),
-        DynamoDBTenants(dynamodb, settings.tenants_table, settings.usage_table),
-        pepper=None,  # API keys are the authorizer's: here only signed requests are looked up
-    )
-    return Door(
-        Callers(lambda arn: authorize.by_role(arn).principal),
-        admit(settings, session),
-        idempotency(settings, session),
-        max_body_bytes=settings.max_body_bytes,
+def services_of(settings: Settings, parts: Parts, log: logging.Logger) -> Services:
+    """What the routes work with."""
+    latencies = Latencies()
+    prices = CallPrices.of(settings, architecture())
+    runner = DeadlineRunner()
+    route = Route(parts.registry, latencies, prices.call_nusd)
+    answer = Answer(
+        route,
+        FallBack(RunTarget(parts.backends, parts.guards, latencies, runner=runner, ready=parts.ready)),
+        KeepAnswers(
+            MemoryAnswers(max_bytes=settings.answers_bytes),
+            parts.answers,
+            within=lambda call, seconds: runner.run("answers", call, seconds),
+        ),
+        Shadows(parts.backends),
     )
 
-
-def _services(
-    settings: Settings,
-    registry: ModelRegistry,
-    backends: Mapping[Placement, Backend],
-    checks: Mapping[str, Check],
-    log: logging.Logger,
-    door: Door,
-    payloads: PayloadLog,
-) -> Services:
     return Services(
-        door=door,
-        predict=Predict(CachedModels(registry, ttl_s=settings.registry_ttl_s), backends),
-        payloads=payloads,
-        readiness=Readiness(checks, log),
+        door=parts.door,
+        registry=parts.registry,
+        predict=Predict(
+            parts.endpoints,
+            route,
+            answer,
+            Enrich(parts.features, lambda call, seconds: runner.run("features", call, seconds)),
+            Jobs(parts.jobs, parts.backends, lambda call, seconds: runner.run("jobs", call, seconds)),
+        ),
+        prices=prices,
+        payloads=PayloadLog(),
+        readiness=Readiness(
+            parts.checks, log, within=lambda check: runner.run("readiness", check, settings.ready_timeout_s)
+        ),
         limits=JsonLimits(
             max_bytes=settings.max_body_bytes,
             max_depth=settings.max_json_depth,
@@ -153,79 +145,61 @@ def _services(
     )
 
 
-class OnFirstUse:
-    """A backend that is made when the first prediction needs it: a client of a service takes some 50 ms to make."""
-
-    def __init__(self, make: Callable[[], Backend]) -> None:
-        self._made = cache(make)
-
-    def infer(self, version: ModelVersion, inputs: Tensors, context: InferenceContext) -> Tensors:
-        """Run the model on the backend."""
-        return self._made().infer(version, inputs, context)
-
-
-class NoContainer:
-    """Stands for the container in a stack that has none."""
-
-    def infer(self, version: ModelVersion, inputs: Tensors, context: InferenceContext) -> Tensors:
-        """Raise BackendUnavailable."""
-        del inputs, context
-        raise BackendUnavailable(
-            f"{version.model} runs in the container, and this stack has none: deploy it with ContainerImage set."
-        )
-
-
-def _function_backend(settings: Settings, session: Session) -> Backend:
-    s3 = client("s3", session=session, connect_timeout=settings.connect_timeout_s, read_timeout=settings.read_timeout_s)
-
-    def load_package(folder: Path, version: ModelVersion) -> Runnable:
-        return OnnxPackage.load(folder, threads=settings.threads, name=version.model, version=version.version)
-
-    packages = PackageCache[Runnable](
-        S3Packages(s3, settings.model_bucket), settings.cache_dir, settings.cache_bytes, load_package
+def _services_on_aws(settings: Settings, session: Session, *, calls: AwsCalls, log: logging.Logger) -> Services:
+    calls.watch(session)
+    dynamodb = client(
+        "dynamodb",
+        session=session,
+        connect_timeout=settings.connect_timeout_s,
+        read_timeout=settings.read_timeout_s,
+        retries=1,
     )
-    return FunctionBackend(packages)
+    # The limiter's: what a request waits for, and can do without.
+    quick = quick_dynamodb(settings, session)
+    registry = CachedModels(DynamoDBModels(dynamodb, settings.models_table), ttl_s=settings.registry_ttl_s)
+    checks: dict[str, Check] = {"models": lambda: None if registry.models() else "no model is published"}
+    if settings.endpoint_name:
+        checks[ENDPOINT_CHECK] = endpoint_check(settings, session)
+    backends, ready = backends_on_aws(settings, session, registry)
+    parts = Parts(
+        door=_door(settings, session, dynamodb, quick),
+        registry=registry,
+        endpoints=CachedEndpoints(
+            DynamoDBEndpoints(quick, settings.endpoints_table, settings.guards_table), ttl_s=settings.endpoints_ttl_s
+        ),
+        backends=backends,
+        ready=ready,
+        guards=DynamoDBGuards(quick, settings.guards_table),
+        answers=DynamoDBAnswers(quick, settings.answers_table),
+        features=DynamoDBFeatures(quick, settings.features_table),
+        jobs=DynamoDBJobs(dynamodb, settings.jobs_table),
+        checks=checks,
+    )
+    return services_of(settings, parts, log)
 
 
-def _container_backend(settings: Settings, session: Session) -> Backend:
-    def client_for(seconds: float) -> "SageMakerRuntimeClient":
-        return client(
-            "sagemaker-runtime",
-            session=session,
-            connect_timeout=settings.connect_timeout_s,
-            read_timeout=seconds,
-            retries=0,
-        )
+def _door(settings: Settings, session: Session, dynamodb: "DynamoDBClient", quick: "DynamoDBClient") -> Door:
+    authorize = Authorize(
+        DynamoDBKeys(dynamodb, settings.keys_table),
+        DynamoDBTenants(dynamodb, settings.tenants_table, settings.usage_table),
+        pepper=None,  # API keys are the authorizer's: here only signed requests are looked up
+    )
+    return Door(
+        Callers(lambda arn: authorize.by_role(arn).principal),
+        admit(settings, quick),
+        idempotency(settings, session),
+        max_body_bytes=settings.max_body_bytes,
+    )
 
-    return SageMakerBackend(client_for, settings.endpoint_name, timeouts_s=_CONTAINER_TIMEOUTS_S)
+
+def _unknown(model: str, version: int) -> ModelVersion:
+    raise VersionNotFound(f"{model} {version} is not looked for before the snapshot.")
 
 
 def _warm_up(settings: Settings, session: Session) -> None:
     """Make what a first prediction makes; nothing is sent, and what is kept is in the session."""
     import shared.adapters.idempotency_records  # noqa: F401 - what the first Idempotency-Key needs
 
-    _function_backend(settings, session)
+    function_backend(settings, session, _unknown)
     if settings.endpoint_name:
         client("sagemaker-runtime", session=session)
-
-
-def _models_missing(registry: ModelRegistry) -> str | None:
-    return None if registry.models() else "no model is published"
-
-
-def _endpoint_check(settings: Settings, session: Session) -> Check:
-    @cache  # its model is large: made when readiness is asked for, and once
-    def sagemaker() -> "SageMakerClient":
-        return client(
-            "sagemaker",
-            session=session,
-            connect_timeout=settings.connect_timeout_s,
-            read_timeout=settings.read_timeout_s,
-            retries=0,
-        )
-
-    def missing() -> str | None:
-        status = endpoint_status(sagemaker(), settings.endpoint_name)
-        return None if status == "InService" else f"the endpoint {settings.endpoint_name} is {status}"
-
-    return missing

@@ -2,44 +2,62 @@
 
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from time import perf_counter
+from typing import Final
 
 from starlette.types import Scope
 
+from functions.predict.jobs import accepted, prefers_async
+from functions.predict.origin import instances_nusd, note, note_route, origin_headers
 from functions.predict.services import Services
 from shared.codecs.compression import compress, decompress
 from shared.codecs.content.answers import Members
 from shared.codecs.content.decoded import Decoded
 from shared.codecs.content.formats import AnswerFormat, RequestFormat, answer_format
 from shared.domain import errors
+from shared.domain.endpoint.config import EndpointLimits
 from shared.domain.idempotency import StoredAnswer
+from shared.domain.jobs import Job
 from shared.domain.ports import InferenceContext
 from shared.domain.principal import Principal
 from shared.domain.signature import Signature
 from shared.domain.trace import traceparent
-from shared.usecases.predict import Prediction
+from shared.usecases.prediction import Prediction, Wanted
 from shared.web.answer_size import MAX_EVENT_BYTES, event_bytes, is_text
+from shared.web.cache_status import cache_control
 from shared.web.negotiation import request_format
-from shared.web.requests import RequestRecord, model_name, model_version, record_of
+from shared.web.requests import RequestRecord, model_name, record_of, version_or_label
+
+DEADLINE_HEADER: Final = "x-sluice-deadline-ms"
+_MAX_DIGITS = 9
 
 ReadFormat = Callable[[str, Mapping[str, str]], RequestFormat]
 """The format of a body by its content type and all headers (names in lower case)."""
 
 
 class Asked:
-    """What the head of a request says of a prediction; `version` None asks for the highest."""
+    """What the head of a request says of a prediction; `version` is a number, a label, or None.
 
-    __slots__ = ("accept_encoding", "answer", "content_encoding", "model", "request", "version")
+    `deadline_ms` is the caller's own, None without one.
+    """
+
+    __slots__ = ("answer", "deadline_ms", "headers", "model", "request", "version")
 
     def __init__(
-        self, model: str, version: int | None, request: RequestFormat, answer: AnswerFormat, headers: Mapping[str, str]
+        self,
+        model: str,
+        version: int | str | None,
+        request: RequestFormat,
+        answer: AnswerFormat,
+        headers: Mapping[str, str],
     ) -> None:
         self.model = model
         self.version = version
         self.request = request
         self.answer = answer
-        self.content_encoding = headers.get("content-encoding", "")
-        self.accept_encoding = headers.get("accept-encoding", "")
+        self.headers = headers
+        self.deadline_ms = _deadline_of(headers)
 
 
 class _Version:
@@ -59,48 +77,61 @@ def read_head(scope: Scope, model: str, version: str | None = None, *, formats: 
     Raises ModelNotFound, VersionNotFound, UnsupportedMediaType, NotAcceptable, InvalidRequest.
     """
     record_of(scope).log["model"] = model_name(model)
-    number = None if version is None else model_version(version)
+    wanted = None if version is None else version_or_label(version)
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
     request = formats(headers.get("content-type", ""), headers)
-    return Asked(model, number, request, answer_format(headers.get("accept", ""), request), headers)
+    return Asked(model, wanted, request, answer_format(headers.get("accept", ""), request), headers)
 
 
 def produce(scope: Scope, services: Services, asked: Asked, principal: Principal, body: bytes) -> StoredAnswer:
-    """Predict and write the answer, 200; what is worth logging and the times of the steps go into the request's record.
+    """Predict and write the answer: 200, or 202 with a job.
+
+    What is worth logging and the times of the steps go into the request's record.
 
     Raises InsufficientScope, NotFound, InvalidRequest (AnswerTooLarge among them) and BackendError.
     """
     record = record_of(scope)
-
-    def decode(signature: Signature) -> Decoded:
-        return _decode(asked, body, signature, services)
-
+    most_ms = services.full_ms(scope)
+    left_ms = _left_ms(record, asked, most_ms)
+    cache = cache_control(asked.headers.get("cache-control", ""))
+    prefer = prefers_async(asked.headers.get("prefer", ""))
+    wanted = Wanted(asked.model, asked.version, asked.headers.get, most_ms, *cache, prefer, partial(note_route, record))
     context = InferenceContext(
         request_id=record.request_id,
         tenant=principal.tenant,
-        deadline_ms=_deadline_ms(scope, services),
+        deadline_ms=left_ms,
         traceparent=traceparent(os.environ),
     )
-    made = services.predict(principal, asked.model, asked.version, decode, context)
+
+    def decode(signature: Signature, limits: EndpointLimits) -> Decoded:
+        return _decode(asked, body, signature, services, limits)
+
+    made = services.predict(principal, wanted, decode, context)
+    if isinstance(made, Job):
+        record.log.update(version=made.version, variant=made.variant, backend=made.backend, target=f"job:{made.job_id}")
+        return accepted(made)
     ran = perf_counter()
     answer = _encode(asked, made)
-    _note(record, made, encode_ms=(perf_counter() - ran) * 1e3)
-    signature = made.version.signature
+    note(record, made)
+    record.instance_share_nusd += instances_nusd(made, services.prices)
+    record.steps.update(made.timings_ms, encode=(perf_counter() - ran) * 1e3)
     services.payloads.add(
         record.log,
-        asked.model,
-        (made.decoded.inputs.tensors, signature.inputs),
-        (made.outputs, signature.outputs),
+        made.config.logging,
+        (made.decoded.inputs.tensors, made.version.caller_signature.inputs),
+        (made.outputs, made.signature.outputs),
+        None if made.features is None else made.features.values,
     )
     return answer
 
 
-def _decode(asked: Asked, body: bytes, signature: Signature, services: Services) -> Decoded:
+def _decode(asked: Asked, body: bytes, signature: Signature, services: Services, endpoint: EndpointLimits) -> Decoded:
     limits = services.limits
-    if len(body) > limits.max_bytes:
-        raise errors.PayloadTooLarge(f"The body has {len(body)} bytes; the limit is {limits.max_bytes}.")
-    if asked.content_encoding:
-        body = decompress(body, asked.content_encoding, limits.max_bytes)
+    most = min(limits.max_bytes, endpoint.max_bytes or limits.max_bytes)
+    if len(body) > most:
+        raise errors.PayloadTooLarge(f"The body has {len(body)} bytes; the limit is {most}.")
+    if coding := asked.headers.get("content-encoding", ""):
+        body = decompress(body, coding, most)
     return asked.request.decode(body, signature, limits)
 
 
@@ -111,37 +142,40 @@ def _encode(asked: Asked, made: Prediction) -> StoredAnswer:
         {"prediction_id": made.prediction_id},
     )
     written, media_type, more = asked.answer.encode(
-        _Version(version.model, version.version), version.signature, made.outputs, made.decoded, members
+        _Version(version.model, version.version), made.signature, made.outputs, made.decoded, members
     )
-    body, coding = compress(written, asked.accept_encoding) if asked.accept_encoding else (written, None)
+    accept = asked.headers.get("accept-encoding", "")
+    body, coding = compress(written, accept) if accept else (written, None)
     size = event_bytes(body, is_text=coding is None and is_text(media_type))
     if size > MAX_EVENT_BYTES:
         hint = "" if coding else " Accept-Encoding: gzip makes it smaller."
         raise errors.AnswerTooLarge(
             f"The answer takes {size} bytes; the limit is {MAX_EVENT_BYTES}. Send fewer instances at once.{hint}"
         )
-    headers = [("Content-Type", media_type), *more, ("X-Prediction-Id", made.prediction_id)]
+    headers = [("Content-Type", media_type), *more, ("X-Prediction-Id", made.prediction_id), *origin_headers(made)]
     if coding is not None:
         headers.append(("Content-Encoding", coding))
     return StoredAnswer(200, tuple(headers), body)
 
 
-def _deadline_ms(scope: Scope, services: Services) -> int:
-    context = scope.get("aws.context")
-    if context is None:
-        return services.deadline_ms
-    left = int(context.get_remaining_time_in_millis()) - services.reserve_ms
+def _left_ms(record: RequestRecord, asked: Asked, full_ms: int) -> int:
+    """What this request has from now on: the time that it gave itself began when it came."""
+    if asked.deadline_ms is None:
+        return full_ms
+    left = asked.deadline_ms - int((perf_counter() - record.started) * 1e3)
     if left <= 0:
-        raise errors.BackendTimeout("The time of this request is over before the model could run.")
-    return min(left, services.deadline_ms)
+        raise errors.DeadlineMissed(
+            f"The {asked.deadline_ms} ms of X-Sluice-Deadline-Ms passed before the model could run."
+        )
+    return min(left, full_ms)
 
 
-def _note(record: RequestRecord, made: Prediction, *, encode_ms: float) -> None:
-    record.log.update(
-        version=made.version.version,
-        variant=made.variant,
-        backend=made.backend,
-        rows=made.rows,
-        prediction_id=made.prediction_id,
-    )
-    record.steps.update(made.timings_ms, encode=encode_ms)
+def _deadline_of(headers: Mapping[str, str]) -> int | None:
+    text = headers.get(DEADLINE_HEADER)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS and int(text) > 0):
+        raise errors.InvalidRequest(
+            f"X-Sluice-Deadline-Ms is a whole number of milliseconds from 1, not {text[:32]!r}."
+        )
+    return int(text)

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from functions.predict import operations, v1, v2
+from functions.predict import jobs, operations, v1, v2
 from shared.web.routing import direct_router
 
 
@@ -11,5 +11,6 @@ def router() -> APIRouter:
     routes = direct_router()
     v1.add_routes(routes)
     v2.add_routes(routes)
+    jobs.add_routes(routes)
     operations.add_routes(routes)
     return routes

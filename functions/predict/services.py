@@ -2,8 +2,13 @@
 
 from dataclasses import dataclass
 
+from starlette.types import Scope
+
+from functions.predict.prices import CallPrices
 from functions.predict.readiness import Readiness
 from shared.codecs.json_documents import JsonLimits
+from shared.domain.errors import BackendTimeout
+from shared.domain.ports import ModelRegistry
 from shared.usecases.predict import Predict
 from shared.web.admission import Door
 from shared.web.payload_log import PayloadLog
@@ -18,9 +23,21 @@ class Services:
     """
 
     door: Door
+    registry: ModelRegistry
     predict: Predict
+    prices: CallPrices
     payloads: PayloadLog
     readiness: Readiness
     limits: JsonLimits
     deadline_ms: int
     reserve_ms: int
+
+    def full_ms(self, scope: Scope) -> int:
+        """What an answer may take from now on, in milliseconds; BackendTimeout if nothing is left."""
+        context = scope.get("aws.context")
+        if context is None:
+            return self.deadline_ms
+        left = int(context.get_remaining_time_in_millis()) - self.reserve_ms
+        if left <= 0:
+            raise BackendTimeout("The time of this request is over before the model could run.")
+        return min(left, self.deadline_ms)

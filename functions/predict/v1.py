@@ -12,7 +12,18 @@ from shared.codecs.content.media import KNOWN
 from shared.domain import errors
 from shared.domain.idempotency import StoredAnswer
 from shared.domain.principal import Principal
-from shared.web.contract import ADMISSION, IDEMPOTENCY_KEY, ONCE, SECURED, Responses, answers, media_types, reference
+from shared.web.contract import (
+    ADMISSION,
+    IDEMPOTENCY_KEY,
+    ONCE,
+    ROUTING,
+    SECURED,
+    Responses,
+    answers,
+    media_types,
+    of_prediction,
+    reference,
+)
 from shared.web.negotiation import READ
 
 PREDICT_ERRORS: Final = (
@@ -37,13 +48,18 @@ PREDICT_ERRORS: Final = (
     errors.ImageTooLarge,
     errors.TextTooLong,
     errors.DeadlineMissed,
+    errors.AsyncRequired,
+    errors.FeatureMissing,
+    errors.FeaturesUnavailable,
+    errors.CircuitOpen,
+    errors.Overloaded,
     errors.InvalidPackage,
     errors.DigestMismatch,
     errors.BackendRejected,
 )
 
 ModelPath = Annotated[str, Path(description="Name of a published model")]
-VersionPath = Annotated[str, Path(description="A version, counted from 1")]
+VersionPath = Annotated[str, Path(description="A version, counted from 1, or a label of the endpoint")]
 
 
 def add_routes(routes: APIRouter) -> None:
@@ -65,13 +81,15 @@ def add_routes(routes: APIRouter) -> None:
         operation_id="predictVersion",
         summary="Predict with one version of a model",
         tags=["predictions"],
-        responses=_responses(*PREDICT_ERRORS, errors.VersionNotFound),
+        responses=_responses(*PREDICT_ERRORS, errors.VersionNotFound, errors.VersionNotAllowed),
         openapi_extra=_extra(),
     )
 
 
 async def predict(request: Request, model: ModelPath) -> Response:
-    """Predict with the model's highest version. The body holds `instances` by row or `inputs` by tensor.
+    """Predict with the version that the endpoint's configuration says, the highest by default.
+
+    The body holds `instances` by row or `inputs` by tensor.
 
     Bodies and answers have other types as well: the container's V2 messages, CSV, JSON Lines, NumPy's files; see
     Content-Type and Accept.
@@ -98,7 +116,7 @@ def _extra() -> dict[str, Any]:
     rows = {"oneOf": [reference("PredictByRow"), reference("PredictByTensor"), reference("InferRequest")]}
     return {
         **SECURED,
-        "parameters": [IDEMPOTENCY_KEY],
+        "parameters": [IDEMPOTENCY_KEY, *ROUTING],
         "requestBody": {"required": True, "content": media_types(READ, rows)},
     }
 
@@ -107,4 +125,4 @@ def _responses(*possible: type[errors.SluiceError]) -> Responses:
     responses = answers("One prediction for each instance.", reference("PredictResponse"), *possible)
     schema = {"oneOf": [reference("PredictResponse"), reference("InferResponse")]}
     responses[200]["content"] = media_types(KNOWN, schema)
-    return responses
+    return of_prediction(responses)

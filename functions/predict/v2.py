@@ -21,21 +21,25 @@ from shared.codecs.content.media import BINARY, JSON, KNOWN, SAGEMAKER_BINARY
 from shared.codecs.json_documents import dumps
 from shared.codecs.v2_metadata import model_metadata, server_metadata
 from shared.domain import errors
+from shared.domain.endpoint.config import AUTO, CONTAINER
+from shared.domain.endpoint.target import Target
 from shared.domain.idempotency import StoredAnswer
-from shared.domain.model import ModelVersion, Placement
 from shared.domain.principal import Principal
+from shared.domain.signature import Signature
 from shared.web.contract import (
     ADMISSION,
     IDEMPOTENCY_KEY,
+    ROUTING,
     SECURED,
     Responses,
     answers,
     document,
     media_types,
+    of_prediction,
     reference,
 )
 from shared.web.problems import MEDIA_TYPE
-from shared.web.requests import model_name, model_version, record_of
+from shared.web.requests import model_name, record_of, version_or_label
 
 EXTENSIONS: Final = ("binary_tensor_data",)
 """What this server has of Triton's extensions; the documents of its models are the container's own."""
@@ -63,10 +67,10 @@ def _add_infer(routes: APIRouter) -> None:
     body = media_types((JSON, BINARY, SAGEMAKER_BINARY), reference("InferRequest"))
     extra = {
         **SECURED,
-        "parameters": [_HEADER_LENGTH, IDEMPOTENCY_KEY],
+        "parameters": [_HEADER_LENGTH, IDEMPOTENCY_KEY, *ROUTING],
         "requestBody": {"required": True, "content": body},
     }
-    of_version = (*PREDICT_ERRORS, errors.VersionNotFound)
+    of_version = (*PREDICT_ERRORS, errors.VersionNotFound, errors.VersionNotAllowed)
     for path, handler, operation, summary, possible in (
         (_MODEL, infer, "infer", "Infer with any model", PREDICT_ERRORS),
         (_VERSION, infer_version, "inferVersion", "Infer with one version of a model", of_version),
@@ -80,14 +84,14 @@ def _add_infer(routes: APIRouter) -> None:
             operation_id=operation,
             summary=summary,
             tags=_TAGS,
-            responses=responses,
+            responses=of_prediction(responses),
             openapi_extra=extra,
         )
 
 
 def _add_models(routes: APIRouter) -> None:
     of_model = (*ADMISSION, errors.ModelNotFound, errors.InvalidPackage)
-    of_version = (*of_model, errors.VersionNotFound)
+    of_version = (*of_model, errors.VersionNotFound, errors.VersionNotAllowed)
     for path, handler, operation, possible in (
         (_MODEL, metadata, "modelMetadata", of_model),
         (_VERSION, version_metadata, "modelVersionMetadata", of_version),
@@ -144,7 +148,7 @@ def _add_server(routes: APIRouter) -> None:
 
 
 async def infer(request: Request, model: ModelPath) -> Response:
-    """Infer with the model's highest version.
+    """Infer with the version that the endpoint's configuration says, the highest by default.
 
     Tensors are JSON, or raw bytes behind the JSON whose length `Inference-Header-Content-Length` tells. Of the
     protocol's parameters `timeout` (microseconds) shortens the time that the request may take.
@@ -207,22 +211,23 @@ async def _infer(request: Request, model: str, version: str | None) -> Response:
 
 async def _metadata(request: Request, model: str, version: str | None) -> Response:
     def document() -> StoredAnswer:
-        found = _find(request, model, version)
-        versions = _services(request).predict.registry.versions(found.model)
-        return _json(model_metadata(found.model, [each.version for each in versions], found.signature))
+        target, signature = _find(request, model, version)
+        versions = _services(request).registry.versions(target.version.model)
+        return _json(model_metadata(target.version.model, [each.version for each in versions], signature))
 
     return await _admitted(request, document)
 
 
 async def _ready(request: Request, model: str, version: str | None) -> Response:
     def document() -> StoredAnswer:
-        found = _find(request, model, version)
+        target, _ = _find(request, model, version)
+        backend = target.version.placement.value if target.backend == AUTO else target.backend
         is_ready = (
-            found.placement is Placement.FUNCTION
+            backend != CONTAINER
             # Without a container there is no such check, and nothing to run the model.
             or _services(request).readiness().checks.get(ENDPOINT_CHECK) == "ok"
         )
-        return _json({"name": found.model, "ready": is_ready}, 200 if is_ready else 503)
+        return _json({"name": target.version.model, "ready": is_ready}, 200 if is_ready else 503)
 
     return await _admitted(request, document)
 
@@ -237,10 +242,9 @@ def _probe(request: Request, document: dict[str, Any], status: int = 200) -> Res
     return Response(dumps(document), status, media_type=JSON)
 
 
-def _find(request: Request, model: str, version: str | None) -> ModelVersion:
-    registry = _services(request).predict.registry
+def _find(request: Request, model: str, version: str | None) -> tuple[Target, Signature]:
     name = record_of(request.scope).log["model"] = model_name(model)
-    return registry.latest(name) if version is None else registry.get(name, model_version(version))
+    return _services(request).predict.describe(name, None if version is None else version_or_label(version))
 
 
 def _services(request: Request) -> Services:

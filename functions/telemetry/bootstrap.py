@@ -32,7 +32,7 @@ def build(environ: Mapping[str, str]) -> Handler:
     connect_s, read_s = settings.connect_timeout_s, settings.read_timeout_s
     dynamodb = client("dynamodb", session=session, connect_timeout=connect_s, read_timeout=read_s)
     s3 = client("s3", session=session, connect_timeout=connect_s, read_timeout=read_s)
-    ledger = DynamoDBAuditLedger(dynamodb, settings.audit_table, settings.usage_table)
+    ledger = DynamoDBAuditLedger(dynamodb, settings.audit_table, settings.usage_table, settings.traffic_table)
     anchor = AnchorHeads(S3Anchors(s3, settings.audit_bucket), settings.anchor_seconds)
     return telemetry(RecordLines(ledger, settings.audit_shards), anchor, log, settings.max_batch_bytes)
 

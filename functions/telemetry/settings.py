@@ -23,6 +23,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     audit_table: str
     usage_table: str
+    traffic_table: str
     audit_bucket: str
     audit_shards: Annotated[int, Meta(ge=1, le=MAX_SHARDS)] = 4
     anchor_seconds: Annotated[float, Meta(ge=1, le=604_800)] = 3600.0

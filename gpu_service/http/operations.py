@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from gpu_service.http.documents import answering_later
 from gpu_service.http.exchange import Exchange
 from gpu_service.http.router import Router
+from gpu_service.inference.pipelines import ServedPipeline
 from gpu_service.inference.sessions import SessionStore
 from gpu_service.models.memory import MemoryBudget
 from gpu_service.models.repository import ModelRepository
@@ -62,6 +63,17 @@ class Reader:
 
 
 def _figures(model: "ServedModel") -> ModelFigures:
+    if isinstance(model, ServedPipeline):
+        joined = model.joined
+        sharing = joined.sharing if joined else None
+        return ModelFigures(
+            model.key.name,
+            model.version_text,
+            model.stats,
+            running_batches=model.running.count,
+            memory_bytes=model.memory_bytes,
+            cache_bytes=sharing.cache_bytes if sharing else 0,
+        )
     queue = model.queue
     return ModelFigures(
         model.key.name,

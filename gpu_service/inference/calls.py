@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 
 from gpu_service.inference.request import DEFAULT_PRIORITY, LEAST_PRIORITY, Call
-from shared.adapters.sagemaker_wire import decode_attributes
+from shared.adapters.backends.sagemaker_wire import decode_attributes
 from shared.domain.errors import InvalidRequest
 
 ATTRIBUTES_HEADER = "x-amzn-sagemaker-custom-attributes"

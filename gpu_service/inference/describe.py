@@ -8,12 +8,14 @@ Extension", "Statistics Extension", "Trace Extension", "Logging Extension".
 import logging
 from typing import TYPE_CHECKING, Any
 
+from gpu_service.inference.pipelines import JoinedPipeline
 from gpu_service.inference.request import DEFAULT_PRIORITY, LEAST_PRIORITY
 from shared.codecs import v2_metadata
 from shared.codecs.v2_metadata import PLATFORM, dims
 from shared.domain.dtypes import DType
 from shared.domain.errors import ModelNotFound
 from shared.domain.signature import Signature, TensorSpec
+from shared.schemas.pipeline import PipelineDocument
 
 if TYPE_CHECKING:
     from gpu_service.models.repository import ModelRepository
@@ -58,7 +60,7 @@ def model_metadata(model: "ServedModel", repository: "ModelRepository") -> dict[
 
 def model_config(model: "ServedModel") -> dict[str, Any]:
     """How a model is run. `dims` leave out the first axis where it counts rows."""
-    signature, serving, loaded = model.signature, model.serving, model.loaded
+    signature, serving = model.signature, model.serving
     config: dict[str, Any] = {
         "name": model.key.name,
         "platform": PLATFORM,
@@ -72,15 +74,17 @@ def model_config(model: "ServedModel") -> dict[str, Any]:
         "instance_group": [
             {
                 "name": f"{model.key.name}_0",
-                "kind": "KIND_GPU" if loaded.device == "gpu" else "KIND_CPU",
-                "count": loaded.instances,
+                "kind": "KIND_GPU" if model.device == "gpu" else "KIND_CPU",
+                "count": model.instances,
             }
         ],
         "default_model_filename": "model.onnx",
         "model_transaction_policy": {"decoupled": False},
         "response_cache": {"enable": serving.cache is not None},
     }
-    if signature.batched and serving.batching:
+    if isinstance(model, JoinedPipeline):
+        config |= _pipeline_config(model)
+    elif signature.batched and serving.batching:
         config["dynamic_batching"] = {
             "max_queue_delay_microseconds": 0,
             "preserve_ordering": False,
@@ -88,6 +92,17 @@ def model_config(model: "ServedModel") -> dict[str, Any]:
             "default_priority_level": DEFAULT_PRIORITY,
         }
     return config
+
+
+def _pipeline_config(model: JoinedPipeline) -> dict[str, Any]:
+    """What differs for a pipeline; its steps are a parameter, in the form that its manifest has."""
+    steps = PipelineDocument.from_pipeline(model.joined.pipeline).model_dump_json(exclude_none=True)
+    return {
+        "platform": "ensemble",
+        "backend": "",
+        "default_model_filename": "",
+        "parameters": {"pipeline": {"string_value": steps}},
+    }
 
 
 def statistics(repository: "ModelRepository", name: str | None = None, version: int | None = None) -> dict[str, Any]:
@@ -145,9 +160,7 @@ def _model_statistics(model: "ServedModel") -> dict[str, Any]:
             {"batch_size": rows, "compute_infer": _duration(duration)}
             for rows, duration in sorted(stats.batches.items())
         ],
-        "memory_usage": [
-            {"type": "CPU" if model.loaded.device == "cpu" else "GPU", "id": 0, "byte_size": model.memory_bytes}
-        ],
+        "memory_usage": [{"type": "CPU" if model.device == "cpu" else "GPU", "id": 0, "byte_size": model.memory_bytes}],
     }
 
 

@@ -18,6 +18,7 @@ from shared.domain.dtypes import DType
 from shared.domain.serving import CachePolicy
 from shared.domain.signature import Signature
 from shared.domain.tensors import Array, Tensors
+from shared.domain.unambiguous import of_size, of_text, of_texts, of_value
 
 # What an entry and an array take besides their bytes; measured with tracemalloc, rounded up.
 _ENTRY_BYTES = 512
@@ -33,48 +34,28 @@ class RequestKeys:
     def __init__(self, name: str, version: int, signature: Signature, digest: str = "") -> None:
         self._base = hashlib.sha256()  # which the processors of servers have instructions for
         for text in (name, str(version), digest):
-            self._base.update(_text(text))
+            self._base.update(of_text(text))
         self._dtypes = {spec.name: spec.dtype for spec in signature.inputs}
 
     def key(self, tenant: str, inputs: Tensors, outputs: tuple[str, ...], parameters: Mapping[str, Any]) -> bytes:
         """32 bytes. `outputs` count in their order; `parameters` are JSON values."""
         hasher = self._base.copy()
-        hasher.update(_text(tenant))
-        hasher.update(_size(len(inputs)))
+        hasher.update(of_text(tenant))
+        hasher.update(of_size(len(inputs)))
         for name in sorted(inputs):
             array = inputs[name]
             # The array of a BF16 tensor is one of UINT16, and an image may come as bytes in place of its numbers.
             dtype = DType.BYTES if array.dtype.kind == "O" else self._dtypes[name]
             hasher.update(
-                _text(name) + _text(dtype.value) + struct.pack(f"<{1 + array.ndim}Q", array.ndim, *array.shape)
+                of_text(name) + of_text(dtype.value) + struct.pack(f"<{1 + array.ndim}Q", array.ndim, *array.shape)
             )
             if dtype is DType.BYTES:
-                hasher.update(b"".join(_size(len(value)) + value for value in array.reshape(-1).tolist()))
+                hasher.update(b"".join(of_size(len(value)) + value for value in array.reshape(-1).tolist()))
             else:
                 hasher.update(np.ascontiguousarray(array).data)
-        hasher.update(_size(len(outputs)) + b"".join(map(_text, outputs)))
-        hasher.update(_value(parameters))
+        hasher.update(of_texts(outputs))
+        hasher.update(of_value(parameters))
         return hasher.digest()
-
-
-def _size(size: int) -> bytes:
-    return size.to_bytes(8, "little")
-
-
-def _text(text: str) -> bytes:
-    encoded = text.encode("utf-8", "surrogatepass")
-    return _size(len(encoded)) + encoded
-
-
-def _value(value: Any) -> bytes:
-    """A JSON value, each kind with a letter of its own; the order of an object's names does not matter."""
-    if isinstance(value, Mapping):
-        items = sorted(value.items())
-        return b"o" + _size(len(items)) + b"".join(_text(name) + _value(item) for name, item in items)
-    if isinstance(value, list | tuple):
-        return b"l" + _size(len(value)) + b"".join(map(_value, value))
-    kind = {str: b"s", bool: b"b", int: b"i", float: b"f", type(None): b"n"}[type(value)]
-    return kind + _text(value if isinstance(value, str) else repr(value))
 
 
 class _Entry:

@@ -97,7 +97,7 @@ class Lifecycle:
         try:
             package = await self.in_thread(self._loader.prepare, found)
             if package is None:
-                if not entry.offered:
+                if not entry.loaded:
                     self._repository.forget(entry)
                 return False
             async with self._turn:
@@ -186,7 +186,11 @@ class Lifecycle:
         idle = [
             (other.served.last_used, index, other, self.budget.cost(other.served))
             for index, other in enumerate(self._repository.entries())
-            if other is not entry and other.served and other.served.idle and other.key.name not in self._pinned
+            if other is not entry
+            and other.served
+            and other.served.idle
+            and not other.served.needs  # a pipeline takes no memory of its own
+            and other.key.name not in self._pinned
         ]
         victims: list[Entry] = []
         for _, _, victim, cost in sorted(idle):

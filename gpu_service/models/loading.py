@@ -1,6 +1,7 @@
 """Brings a package from its source into memory. Everything here blocks and runs in threads."""
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from gpu_service.execution.memory import memory_in_use
 from gpu_service.models.errors import OutOfMemory
 from gpu_service.models.sources.index import INDEX, verify
 from shared.adapters.onnx.package import MODEL_FILE, read_manifest
+from shared.adapters.pipeline_package import read_draft
 from shared.domain.errors import BackendError, InvalidPackage, SluiceError
 
 if TYPE_CHECKING:
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from gpu_service.models.sources.source import Found
 
 _log = logging.getLogger(__name__)
+
+# The S3 source names the folders of its cache by the digest, and has held the files against it.
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 class LoadModel(Protocol):
@@ -29,11 +34,12 @@ class LoadModel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A verified package on the disk; `nbytes` are those of its files."""
+    """A verified package on the disk; `nbytes` are those of its files, `digest` is empty where none was published."""
 
     found: "Found"
     folder: Path
     nbytes: int
+    digest: str = ""
 
 
 class PackageLoader:
@@ -53,10 +59,11 @@ class PackageLoader:
             folder = self._fetch(found)
             if folder is None:
                 return None
-            verify(folder)
+            index = verify(folder)
             self._check(folder, found.key)
             sizes = (path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.name != INDEX)
-            return Package(found, folder, sum(sizes))
+            digest = folder.name if _DIGEST.fullmatch(folder.name) else ""
+            return Package(found, folder, sum(sizes), index.digest if index else digest)
 
     def load(self, package: Package) -> "tuple[ServedModel, int]":
         """The model and the memory that it took, in bytes; only one load at a time, or the figure is of no use.
@@ -66,14 +73,18 @@ class PackageLoader:
         before = memory_in_use()
         with _own_errors():
             served = self._load(package.folder, package.found.key)
+        served.digest = package.digest
         return served, served.memory_bytes or max(package.nbytes, memory_in_use() - before)
 
     def _check(self, folder: Path, key: "ModelKey") -> None:
-        if not (folder / MODEL_FILE).is_file():
+        pipeline = read_draft(folder)
+        if pipeline is None and not (folder / MODEL_FILE).is_file():
             raise InvalidPackage(f"The package has no {MODEL_FILE}.")
         if key.version < 1:
             raise InvalidPackage(f"A version is a positive integer, not {folder.name!r}.")
-        manifest = read_manifest(folder)
+        if pipeline is not None and not self._named:
+            raise InvalidPackage("A multi-model endpoint loads models one by one: it cannot tell a pipeline's steps.")
+        manifest = pipeline or read_manifest(folder)
         if self._named and manifest and (manifest.name, manifest.version) != (key.name, key.version):
             raise InvalidPackage(
                 f"The manifest is that of {manifest.name} version {manifest.version}, and lies in another's folder."

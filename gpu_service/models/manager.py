@@ -4,6 +4,7 @@ Source of the V2 part: Triton Inference Server, "Model Repository Extension".
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping
 from math import inf
 from time import monotonic
@@ -49,11 +50,15 @@ class ModelManager:
         `deadline` is a time of `time.monotonic`. Raises what `get` raises, BackendTimeout at the deadline, and what the
         load raises.
         """
-        for _ in range(_ATTEMPTS):
+        attempts: Counter[ModelKey] = Counter()
+        while True:
             try:
                 return self._repository.get(name, version)
             except ModelEvicted as evicted:
-                key = evicted.key
+                key = evicted.key  # of a pipeline that of a step, one after the other
+            if attempts[key] == _ATTEMPTS:
+                break
+            attempts[key] += 1
             if self._waiting >= _MAX_WAITING:
                 raise ModelUnavailable(f"{self._waiting} requests are waiting for models to be loaded already.")
             self._waiting += 1
@@ -97,12 +102,16 @@ class ModelManager:
     async def unload(self, name: str, *, unload_dependents: bool = False) -> None:
         """Serve a model no more and give its memory back; it stays in the index.
 
-        No model depends on another here, so `unload_dependents` changes nothing. Raises ModelNotFound, and
+        A pipeline with it as a step is not ready until it is loaded again. With `unload_dependents`, the models that
+        are steps of this one go too, unless another pipeline has them as steps. Raises ModelNotFound, and
         BackendTimeout if requests still run on it.
         """
-        del unload_dependents
         sync = self._source_only("DELETE /models/{name} unloads them")
+        steps = self._repository.steps_of(name) if unload_dependents else ()
         await asyncio.shield(self._lifecycle.spawn(sync.unload(name)))
+        for step in steps:
+            if not self._repository.is_step(step):
+                await asyncio.shield(self._lifecycle.spawn(sync.unload(step)))
 
     def _source_only(self, instead: str) -> "SourceSync":
         if self._sync is None:

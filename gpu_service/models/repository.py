@@ -7,6 +7,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from gpu_service.models.errors import ModelEvicted, ModelUnavailable
+from gpu_service.models.joining import evicted, join
 from shared.domain.errors import InvalidRequest, ModelNotFound, SluiceError, VersionNotFound
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ class Entry:
     why the last attempt to replace it failed. `cost` is what it takes in bytes, as it was found when the revision
     `measured` was loaded. `given`: at start, so that the container is not ready without it. `epoch` counts the times
     that it was withdrawn for good: a load that began before is of no use any more. `missing` counts the listings
-    without it, `refused` is a revision that cannot be served.
+    without it, `refused` is a revision that cannot be served. `lacks` says which step keeps a pipeline that is loaded
+    from answering.
     """
 
     __slots__ = (
@@ -42,6 +44,7 @@ class Entry:
         "found",
         "given",
         "key",
+        "lacks",
         "measured",
         "missing",
         "reason",
@@ -63,11 +66,22 @@ class Entry:
         self.epoch = 0
         self.missing = 0
         self.refused: str | None = None
+        self.lacks = ""
+
+    @property
+    def loaded(self) -> bool:
+        """Whether it was loaded and not withdrawn since, be it in memory or evicted."""
+        return self.served is not None or self.evicted
 
     @property
     def offered(self) -> bool:
         """Whether requests for it are answered."""
-        return self.served is not None or self.evicted
+        return self.loaded and not self.lacks
+
+    @property
+    def answers(self) -> "ServedModel | None":
+        """What requests for it are given to, if it is in memory."""
+        return None if self.served is None or self.lacks else self.served.answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +130,15 @@ class ModelRepository:
         rows: Iterable[dict[int, Entry]] = self._entries.values() if name is None else [self._entries.get(name, {})]
         return [row[version] for row in rows for version in sorted(row)]
 
+    def steps_of(self, name: str) -> tuple[str, ...]:
+        """The models that are steps of a pipeline."""
+        keys = [key for entry in self.entries(name) if entry.served for key in entry.served.needs]
+        return tuple(dict.fromkeys(key.name for key in keys))
+
+    def is_step(self, name: str) -> bool:
+        """Whether a pipeline that is loaded has a step on a version of this model."""
+        return bool(self._pipelines(name))
+
     def begin(self, found: "Found", *, given: bool = False) -> Entry:
         """A load begins; what is served goes on being served."""
         entry = self._entries.setdefault(found.key.name, {}).setdefault(found.key.version, Entry(found))
@@ -150,7 +173,7 @@ class ModelRepository:
 
     def withdraw(self, entry: Entry, reason: str, *, evicted: bool = False) -> "ServedModel | None":
         """Give this version no further request; what served it, to be drained and closed, then `settle`."""
-        served, entry.served = entry.served, None
+        served, entry.served, entry.lacks = entry.served, None, ""
         entry.evicted, entry.given, entry.reason = evicted, entry.given and evicted, reason
         entry.epoch += not evicted
         entry.state = State.UNAVAILABLE if served is None else State.UNLOADING
@@ -173,7 +196,10 @@ class ModelRepository:
 
     def pending(self, reason: str | None) -> None:
         """Say what the start still waits for; None once every model given has been tried."""
-        self._pending = reason
+        if reason != self._pending:
+            self._pending = reason
+            for entry in self._pipelines():
+                self._publish_one(entry.key.name)
 
     def readiness(self) -> Readiness:
         """Whether all that was given at start is served."""
@@ -187,14 +213,40 @@ class ModelRepository:
             reason = f"These models could not be loaded: {', '.join(failed)}."
         elif missing and not reason:
             reason = f"These models are being loaded: {', '.join(missing)}."
-        return Readiness(not reason, reason, tuple(entry.key for entry in entries if entry.served), failed)
+        ready = tuple(entry.key for entry in entries if entry.served and entry.offered)
+        return Readiness(not reason, reason, ready, failed)
 
     def _publish(self, name: str) -> None:
+        """Bring the table in step with the versions of a model, and with the pipelines that it is a step of."""
+        self._publish_one(name)
+        for pipeline in dict.fromkeys(entry.key.name for entry in self._pipelines(name)):
+            self._publish_one(pipeline)
+
+    def _pipelines(self, step: str | None = None) -> list[Entry]:
+        """The pipelines that are loaded, or those with this model as a step."""
+        return [
+            entry
+            for entry in self.entries()
+            if entry.served and any(step in (None, key.name) for key in entry.served.needs)
+        ]
+
+    def _state_of(self, pipeline: Entry) -> State:
+        if not pipeline.lacks:
+            return State.READY
+        steps = [self.entry(key) for key in pipeline.served.needs] if pipeline.served else []
+        waits = self._pending or any(step is not None and step.state is State.LOADING for step in steps)
+        return State.LOADING if waits else State.UNAVAILABLE
+
+    def _publish_one(self, name: str) -> None:
+        for entry in self.entries(name):
+            if entry.served is not None and entry.served.needs:
+                join(entry, self.entry)
+                entry.state = self._state_of(entry)
         offered = [entry for entry in self.entries(name) if entry.offered]
-        row: dict[int | None, ServedModel] = {entry.key.version: entry.served for entry in offered if entry.served}
+        row: dict[int | None, ServedModel] = {entry.key.version: entry.answers for entry in offered if entry.answers}
         # An evicted version stays the highest: the answer must not depend on what is in memory.
-        if offered and offered[-1].served:
-            row[None] = offered[-1].served
+        if offered and offered[-1].answers:
+            row[None] = offered[-1].answers
         if row:
             self._table[name] = row
         else:
@@ -227,6 +279,8 @@ class ModelRepository:
         entry = versions.get(version)
         if entry is None:
             return VersionNotFound(f"Model {name!r} is not served in version {version}.")
-        if entry.evicted:
-            return ModelEvicted(f"Model {name!r} version {version} is not in memory.", entry.key)
+        missing = evicted(entry, self.entry)
+        if missing is not None:
+            what = "Model" if missing is entry else "A step of model"
+            return ModelEvicted(f"{what} {name!r} version {version} is not in memory.", missing.key)
         return ModelUnavailable(f"Model {name!r} version {version} is not ready: {entry.reason or 'unloaded'}.")

@@ -144,12 +144,15 @@ class SourceSync:
                 # At start nothing is evicted: of what does not fit, the first requests decide what is needed.
                 wanted, errors = await self._take(name, found, Room.DEFER if given else Room.EVICT, given=given)
             listed = {package.key for package in found}
+            # A pipeline that is loaded is served once its steps are, which may be some passes later.
+            served = all(self._repository.ready(name, version) for version in wanted)
+            replaced = served and not held and not errors
             for entry in self._repository.entries(name):
                 entry.missing = 0 if entry.key in listed else entry.missing + 1
                 if entry.missing >= _GONE_AFTER:
                     await self._drop(entry, gone=True)
                 # What the policy replaces goes once its successors are served.
-                elif entry.key in listed and entry.key.version not in wanted and not held and not errors:
+                elif entry.key in listed and entry.key.version not in wanted and replaced:
                     await self._drop(entry, gone=False)
             if not found and not self._repository.entries(name):
                 self._held.discard(name)
@@ -180,7 +183,7 @@ class SourceSync:
         if self._is_due(package, asked=asked):
             return await self._lifecycle.load(package, room, given=given)
         entry = self._repository.entry(package.key)
-        if entry is None or not entry.offered:
+        if entry is None or not entry.loaded:
             raise ModelUnavailable("The package could not be loaded before.")
         return True
 
@@ -189,7 +192,7 @@ class SourceSync:
         entry = self._repository.entry(package.key)
         if entry is None:
             return True
-        if not entry.offered:
+        if not entry.loaded:
             return asked or entry.refused != package.revision
         if entry.found.revision == package.revision:
             return asked and entry.evicted

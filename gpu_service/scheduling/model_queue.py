@@ -120,6 +120,11 @@ class ModelQueue:
                 request.deadline, request.tenant, request.priority, request.rows
             )
 
+    def check_room(self, tenant: str, priority: int) -> None:
+        """Raise Overloaded if as many requests wait as may."""
+        if len(self.fair) >= self._limits.max_requests:
+            raise Overloaded("The queue of this model is full.", retry_after_s=self._wait(tenant, priority, 1))
+
     def check_deadline(self, deadline: float, tenant: str, priority: int, rows: int = 1) -> tuple[float, float]:
         """Raise DeadlinePassed or Overloaded if a request of this kind would not be answered by `deadline`.
 

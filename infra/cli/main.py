@@ -5,7 +5,26 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from infra.cli import audit, doctor, env, invoke, keys, logs, models, plans, predict, publish, stack, tenants
+from infra.cli import (
+    apply,
+    audit,
+    cost,
+    doctor,
+    endpoint_stats,
+    endpoints,
+    env,
+    features,
+    invoke,
+    keys,
+    logs,
+    models,
+    plans,
+    predict,
+    publish,
+    stack,
+    tenants,
+    traffic,
+)
 from infra.cli.output import Failure
 from shared.domain.errors import SluiceError
 
@@ -20,6 +39,7 @@ Exit codes:
   1  failed: the API or the stack said no
   2  wrong usage
   3  the stack is not up, or cannot be reached
+  4  `apply --dry-run --exit-code`: there is something to change
 """
 
 
@@ -80,6 +100,9 @@ app.command(help=invoke.HELP)(invoke.invoke)
 app.command(help=logs.HELP)(logs.logs)
 app.command(help=env.HELP)(env.env)
 app.command(help=doctor.HELP)(doctor.doctor)
+app.command(help=cost.HELP)(cost.cost)
+app.command(help=apply.HELP)(apply.apply)
+app.command(help=traffic.HELP)(traffic.traffic)
 
 
 def _group(name: str, summary: str) -> typer.Typer:
@@ -106,6 +129,17 @@ _keys.command("list", help=keys.LIST_HELP)(keys.list_)
 _keys.command("rotate", help=keys.ROTATE_HELP)(keys.rotate)
 _keys.command("revoke", help=keys.REVOKE_HELP)(keys.revoke)
 _keys.command("bind-role", help=keys.BIND_ROLE_HELP)(keys.bind_role)
+_endpoints = _group("endpoints", endpoints.GROUP_HELP)
+_endpoints.command("list", help=endpoints.LIST_HELP)(endpoints.list_)
+_endpoints.command("show", help=endpoints.SHOW_HELP)(endpoints.show)
+_endpoints.command("apply", help=apply.HELP)(apply.apply)
+_endpoints.command("history", help=endpoints.HISTORY_HELP)(endpoints.history)
+_endpoints.command("stats", help=endpoint_stats.HELP)(endpoint_stats.stats)
+_endpoints.command("rollback", help=endpoints.ROLLBACK_HELP)(endpoints.rollback)
+_features = _group("features", features.GROUP_HELP)
+_features.command("put", help=features.PUT_HELP)(features.put)
+_features.command("get", help=features.GET_HELP)(features.get)
+_features.command("delete", help=features.DELETE_HELP)(features.delete)
 _audit = _group("audit", audit.GROUP_HELP)
 _audit.command("verify", help=audit.VERIFY_HELP)(audit.verify)
 _audit.command("show", help=audit.SHOW_HELP)(audit.show)

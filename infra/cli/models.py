@@ -80,8 +80,56 @@ def _show_model(document: Mapping[str, Any]) -> None:
             for spec in signature[kind]
         ],
     )
+    _show_features(document.get("features"))
+    _show_pipeline(document.get("pipeline"))
     most = signature["max_batch"] if signature["batched"] else 1
     console.print(f"\nAt most {most} instance{'s' if most > 1 else ''} a request.", style="dim", markup=False)
+
+
+def _show_features(features: Mapping[str, Any] | None) -> None:
+    """Which inputs the feature store fills: of an API of an earlier release, or for a model without, nothing."""
+    if not features:
+        return
+    console.print("\nFrom the feature store:", markup=False)
+    print_table(
+        ("set", "by", "feature", "default", "at most old", "callers may send it"),
+        [
+            [part["name"], part["entity"], own["feature"], *_rules(own)]
+            for part in features["sets"]
+            for own in part["fields"]
+        ],
+    )
+
+
+def _show_pipeline(pipeline: Mapping[str, Any] | None) -> None:
+    """What a pipeline is made of, and what goes where; nothing for any other model."""
+    if not pipeline:
+        return
+    console.print("\nA pipeline of:", markup=False)
+    print_table(
+        ("step", "model", "version", "takes", "digest"),
+        [
+            [
+                step["name"] or step["model"],
+                step["model"],
+                step["version"],
+                ", ".join(f"{name} = {source}" for name, source in step["inputs"].items()),
+                step["digest"][:12],
+            ]
+            for step in pipeline["steps"]
+        ],
+    )
+    given = ", ".join(f"{name} = {source}" for name, source in pipeline["outputs"].items())
+    console.print(f"It gives {given}.", markup=False, soft_wrap=True)
+
+
+def _rules(feature: Mapping[str, Any]) -> list[str]:
+    default, age = feature["default"], feature["max_age_s"]
+    return [
+        "–" if default is None else str(default),
+        "–" if age is None else f"{age} s",
+        "yes" if feature["overridable"] else "no",
+    ]
 
 
 def _pairs(name: str, values: Any) -> dict[str, str]:

@@ -31,6 +31,9 @@ _OPTIONS: Final[Mapping[str, str]] = {
     "/description": "--description",
     "/name": "NAME",
     "/arn": "ARN",
+    "/set": "--set",
+    "/entity": "ENTITY",
+    "/at": "--at",
 }
 
 
@@ -47,18 +50,8 @@ class Stores:
     @classmethod
     def of(cls, stack: str | None, region: str | None, profile: str | None) -> "Stores":
         """Those of a deployed stack by its name, or of the local one; Failure if it is not there."""
-        if stack is not None:
-            account = Account.of(region, profile)
-            return cls(account.client, *stack_outputs(account, stack, *_OUTPUTS))
-        if region or profile:
-            raise Failure("--region and --profile belong to --stack.", exit_code=USAGE)
-        from infra.local.aws_client import isolated_session, local_client
-
-        local, session = running_stack(), isolated_session()
-        return cls(
-            lambda service: local_client(session, service, local.aws_endpoint_url),
-            *_of_local(local.outputs),
-        )
+        make, names = find_stores(stack, region, profile, _OUTPUTS)
+        return cls(make, *names)
 
     def keys(self) -> "ManageKeys":
         """Credentials."""
@@ -86,6 +79,29 @@ class Stores:
         )
 
 
+def find_stores(
+    stack: str | None, region: str | None, profile: str | None, outputs: Sequence[str]
+) -> tuple[Callable[[str], Any], Sequence[str]]:
+    """What makes clients for a deployed stack by its name, or for the local one, and these of its outputs.
+
+    Failure if the stack is not there, or has no such output.
+    """
+    if stack is not None:
+        account = Account.of(region, profile)
+        return account.client, stack_outputs(account, stack, *outputs)
+    if region or profile:
+        raise Failure("--region and --profile belong to --stack.", exit_code=USAGE)
+    from infra.local.aws_client import isolated_session, local_client
+
+    local, session = running_stack(), isolated_session()
+    if missing := [name for name in outputs if name not in local.outputs]:
+        raise Failure(f"The running stack has no {', '.join(missing)}: restart it with `sluice down` and `sluice up`.")
+    return (
+        lambda service: local_client(session, service, local.aws_endpoint_url),
+        [local.outputs[name] for name in outputs],
+    )
+
+
 @contextmanager
 def explained(*, name: str = _OPTIONS["/name"]) -> Iterator[None]:
     """What may go wrong on the way as failures: a wrong value, stores out of reach, unusable credentials.
@@ -108,9 +124,3 @@ def _of_options(error: InvalidRequest, options: Mapping[str, str]) -> str:
     """What is wrong, with the option in the place of the document's member."""
     place, colon, detail = error.detail.partition(": ")
     return f"{options[place]}: {detail}" if colon and place in options else error.detail
-
-
-def _of_local(outputs: dict[str, str]) -> Sequence[str]:
-    if missing := [name for name in _OUTPUTS if name not in outputs]:
-        raise Failure(f"The running stack has no {', '.join(missing)}: restart it with `sluice down` and `sluice up`.")
-    return [outputs[name] for name in _OUTPUTS]

@@ -34,8 +34,10 @@ UPDATE_HELP = help_text(
 )
 USAGE_HELP = help_text(
     "Show what a tenant used, by day, and where it stands against its quotas.",
-    "Days are UTC days. Usage lags behind the requests by the seconds that the log takes.",
+    "Days are UTC days. Usage lags behind the requests by the seconds that the log takes. With --by-model the rows are "
+    "models; what reached none, refused requests for example, is `no model`.",
     "sluice tenants usage acme",
+    "sluice tenants usage acme --by-model",
     "sluice tenants usage acme --since 2026-10-01 --until 2026-10-31 --stack sluice-dev --json",
 )
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of a tenant.", show_default=False)]
@@ -147,6 +149,7 @@ def usage(
         str | None, typer.Option(help="First day, such as 2026-11-01 (default: the first of the month of --until).")
     ] = None,
     until: Annotated[str | None, typer.Option(help="Last day (default: today).")] = None,
+    by_model: Annotated[bool, typer.Option("--by-model", help="Show models in place of days.")] = False,
     stack: StackOption = None,
     region: RegionOption = None,
     profile: ProfileOption = None,
@@ -162,7 +165,7 @@ def usage(
     if as_json:
         print_json(document.model_dump(mode="json"))
     else:
-        _show_usage(document)
+        _show_usage(document, by_model=by_model)
 
 
 def _day(text: str | None) -> date | None:
@@ -172,14 +175,32 @@ def _day(text: str | None) -> date | None:
         raise Failure(f"{text!r} is no day: 2026-11-21, for example.", exit_code=USAGE) from None
 
 
-def _show_usage(document: "UsageDocument") -> None:
+def _show_usage(document: "UsageDocument", *, by_model: bool) -> None:
     if document.days:
-        rows = [[day.day.isoformat(), *_numbers(day)] for day in document.days]
-        print_table(("day", *_NUMBERS), [*rows, ["total", *_numbers(document.total)]], right=_NUMBERS)
+        rows = _by_model(document) if by_model else [[day.day.isoformat(), *_numbers(day)] for day in document.days]
+        header = ("model" if by_model else "day", *_NUMBERS)
+        print_table(header, [*rows, ["total", *_numbers(document.total)]], right=_NUMBERS)
     else:
         console.print(f"No request from {document.since} to {document.until}.", markup=False)
     for name, state in (("today", document.today), ("this month", document.month)):
         console.print(plain(f"{name}: {_share(state)} (plan {document.plan})"), markup=False)
+
+
+def _by_model(document: "UsageDocument") -> list[list[str]]:
+    """Rows of the models, the dearest first; what reached none comes last."""
+    from shared.schemas.admin_usage import UsageCounters
+
+    used: dict[str, list[UsageCounters]] = {}
+    for day in document.days:
+        for model, counters in day.models.items():
+            used.setdefault(model, []).append(counters)
+    sums = {model: UsageCounters.sum(counters) for model, counters in used.items()}
+    reached = UsageCounters.sum(sums.values())
+    none = UsageCounters(
+        **{name: max(getattr(document.total, name) - count, 0) for name, count in reached.model_dump().items()}
+    )
+    dearest = sorted(sums.items(), key=lambda item: (-item[1].cost_usd, item[0]))
+    return [[model, *_numbers(counters)] for model, counters in [*dearest, ("no model", none)]]
 
 
 def _numbers(used: Any) -> list[str]:

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import aiohttp
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from infra.local import resources, sagemaker_front
+from infra.local import resources
 from infra.local.aws_client import ACCESS_KEY, SECRET_KEY
 from infra.local.container import Container
 from infra.local.failed_events import FailedEventQueues
@@ -29,6 +29,8 @@ from infra.local.lambda_service.service import LambdaService
 from infra.local.log_delivery.delivery import LogDelivery
 from infra.local.ports import HOST, Ports
 from infra.local.processes import spawn, stop
+from infra.local.sagemaker_front import app as sagemaker_front
+from infra.local.sagemaker_front.endpoints import Endpoints
 from infra.local.seed import Keys, seed_keys, seed_models
 from infra.local.stack import REGION, StackSpec
 from infra.local.template import load_stack
@@ -41,11 +43,15 @@ READY_LIMIT_S = 150
 POLL_S = 0.1
 STOP_GRACE_S = 5
 # What the template leaves to the deployer and a laptop must fill in: the image's place is taken by a process.
-# No e-mail is sent from here, so no topic is needed, which a stand-in for AWS may not have.
-PARAMETERS = {"ContainerImage": "local", "AlarmTopicArn": "arn:aws:sns:us-east-1:000000000000:none"}
+# No e-mail is sent from here, so alarms need no topic. The asynchronous endpoint stands before the same process.
+PARAMETERS = {
+    "ContainerImage": "local",
+    "ContainerAsyncMaxInstances": "1",
+    "AlarmTopicArn": "arn:aws:sns:us-east-1:000000000000:none",
+}
 
-# What the functions and the container call.
-NEEDED_SERVICES = frozenset({"dynamodb", "s3", "sagemaker", "secretsmanager", "sqs"})
+# What the functions, the container and SageMaker's stand-in call.
+NEEDED_SERVICES = frozenset({"dynamodb", "s3", "sagemaker", "secretsmanager", "sns", "sqs"})
 
 Step = Callable[[str], AbstractContextManager[None]]
 """Shows that a named step runs, for as long as the context lasts."""
@@ -67,13 +73,19 @@ class StackFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Supervisor:
-    """`aws_endpoint` is what to run on in place of the built-in AWS services; `models` are the packages to publish."""
+    """`aws_endpoint` is what to run on in place of the built-in AWS services; `models` are the packages to publish.
+
+    `function_environment` are further variables of all functions, such as other addresses of AWS services. Without
+    `delivers_logs` no function is given log lines, and so no usage is counted.
+    """
 
     root: Path
     home: Home
     ports: Ports
     models: tuple[Path, ...]
     aws_endpoint: str | None = None
+    function_environment: Mapping[str, str] = field(default_factory=dict)
+    delivers_logs: bool = True
 
     async def run(self, step: Step, on_ready: Callable[[LocalStack], None], stopped: asyncio.Event) -> None:
         """Start, call `on_ready` once `/ready` is 200, and end everything once `stopped` is set.
@@ -164,16 +176,18 @@ class Supervisor:
         (api,) = stack.http_apis.values()
         functions = LambdaService(
             stack.functions,
-            base_environment=environment,
+            base_environment={**environment, **self.function_environment},
             log_dir=self.home.logs,
             failed_events=FailedEventQueues(environment["AWS_ENDPOINT_URL"]),
         )
         parts.push_async_callback(functions.close)
-        subscriptions = LogDelivery(stack.log_subscriptions, functions)
+        subscriptions = LogDelivery(stack.log_subscriptions if self.delivers_logs else (), functions)
         parts.push_async_callback(subscriptions.close)
-        endpoints = {spec.name: self.ports.url("container") for spec in stack.of_type("AWS::SageMaker::Endpoint")}
+        endpoints = Endpoints.of(stack, self.ports.url("container"))
         await _listen(parts, invoke_api.create_app(functions), self.ports.lambda_)
-        await _listen(parts, sagemaker_front.create_app(endpoints), self.ports.sagemaker)
+        await _listen(
+            parts, sagemaker_front.create_app(endpoints, environment["AWS_ENDPOINT_URL"]), self.ports.sagemaker
+        )
         await _listen(parts, gateway.create_app(api, functions.invoke), self.ports.api)
 
     def _aws_environment(self, aws_url: str) -> dict[str, str]:

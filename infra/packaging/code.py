@@ -45,8 +45,8 @@ def mentions(file: Path) -> Mentions:
 def closure(root: Path, handler: str) -> dict[str, Path]:
     """The files of what starts at `handler` (`package.module.name`), by their paths below `root`.
 
-    Modules that it reaches, and whatever else lies in its folder that is not Python. PackagingError if the
-    handler's module does not exist.
+    Modules that it reaches (those too that a text names in full, as registries do), and whatever else lies in its
+    folder that is not Python. PackagingError if the handler's module does not exist.
     """
     module = handler.rpartition(".")[0]
     start = _file(root, module)
@@ -59,7 +59,9 @@ def closure(root: Path, handler: str) -> dict[str, Path]:
             name = path.relative_to(root).as_posix()
             if name not in found:
                 found[name] = path
-                waiting.extend(name for name in mentions(path).modules if name.partition(".")[0] in OURS)
+                said = mentions(path)
+                waiting.extend(name for name in said.modules if name.partition(".")[0] in OURS)
+                waiting.extend(text for text in said.texts if _names_module(root, text))
     for path in start.parent.rglob("*"):
         if path.is_file() and path.suffix not in {".py", ".pyc"}:
             found[path.relative_to(root).as_posix()] = path
@@ -79,6 +81,12 @@ def _files(root: Path, module: str) -> Iterator[Path]:
     for depth in range(1, len(parts) + 1):
         if file := _file(root, ".".join(parts[:depth])):
             yield file
+
+
+def _names_module(root: Path, text: str) -> bool:
+    """Whether a text is the full name of a module of ours: what is imported by its name stands in one."""
+    first, *rest = text.split(".")
+    return first in OURS and bool(rest) and text.replace(".", "").isidentifier() and _file(root, text) is not None
 
 
 def _file(root: Path, module: str) -> Path | None:

@@ -58,6 +58,8 @@ PATTERNS: dict[str, tuple[str, ...]] = {
         "PIL/_imagingtk.*.so",
         "PIL/_webp.*.so",
     ),
+    # Older interfaces, which nothing else in the package imports.
+    "grpcio": ("grpc/beta", "grpc/framework"),
     # The documentation page is Swagger UI.
     "fastapi-offline": ("fastapi_offline/static/redoc*",),
 }

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from threading import Lock
 from time import time
 
+from shared.adapters.patient_reads import PatientReads
 from shared.domain.errors import BackendError, NotFound
 from shared.domain.model import ModelVersion
 from shared.domain.ports import ModelRegistry
@@ -18,10 +19,11 @@ _Key = tuple[str, int | None]
 
 @dataclass(slots=True)
 class _Entry:
-    """An answer, and when it was given."""
+    """An answer, when reading it began, and since when the store is not asked for it."""
 
     answer: ModelVersion | NotFound
-    at: float
+    read_at: float
+    since: float
 
 
 class CachedModels:
@@ -29,8 +31,12 @@ class CachedModels:
 
     A version is kept for `ttl_s` seconds, so a new one is served at most that much later. That a model is unknown is
     kept for `negative_ttl_s`, in a room of its own, so made-up names cannot push known models out. Both rooms hold
-    `max_entries`, the least recently used go first. While the store fails, the last good answer is given again.
-    `clock` gives seconds of wall time: a monotonic clock may stand still while a function is frozen.
+    `max_entries`, the least recently used go first.
+
+    While the store fails or hangs, the last good answer is given again: a request waits `wait_s` seconds for a newer
+    one, and but a glance until the store works again. It waits `first_wait_s` for what was never read, and then gets
+    BackendTimeout; those who come within `pause_s` of that wait but a glance too. `clock` gives seconds of wall time: a
+    monotonic clock may stand still while a function is frozen.
     """
 
     def __init__(
@@ -39,15 +45,22 @@ class CachedModels:
         *,
         ttl_s: float = 5.0,
         negative_ttl_s: float = 1.0,
+        wait_s: float = 0.9,
+        first_wait_s: float = 3.0,
+        pause_s: float = 1.0,
         max_entries: int = 1000,
         clock: Callable[[], float] = time,
     ) -> None:
         self._registry = registry
         self._ttl_s = ttl_s
         self._negative_ttl_s = negative_ttl_s
+        self._wait_s = wait_s
+        self._first_wait_s = first_wait_s
         self._max_entries = max_entries
         self._clock = clock
+        self._reads = PatientReads("The model registry", clock, pause_s)
         self._lock = Lock()
+        self._added = 0
         self._found: OrderedDict[_Key, _Entry] = OrderedDict()
         self._missing: OrderedDict[_Key, _Entry] = OrderedDict()
 
@@ -71,6 +84,7 @@ class CachedModels:
         """Add a version; what this cache knows of the model is forgotten."""
         added = self._registry.add(version)
         with self._lock:
+            self._added += 1
             for room in (self._found, self._missing):
                 for key in [key for key in room if key[0] == version.model]:
                     del room[key]
@@ -88,36 +102,55 @@ class CachedModels:
         return known
 
     def _ask(self, key: _Key, ask: Callable[[], ModelVersion]) -> ModelVersion | NotFound:
-        answer: ModelVersion | NotFound
+        began = self._clock()
+        with self._lock:
+            added, stale = self._added, self._found.get(key)
+            if stale is not None and self._reads.is_paused:
+                return stale.answer
+
+        def read() -> ModelVersion | NotFound:
+            answer: ModelVersion | NotFound
+            try:
+                answer = ask()
+            except NotFound as error:
+                answer = type(error)(error.detail)
+            self._keep(key, answer, began, added)  # of use even when nobody waits for it any more
+            return answer
+
         try:
-            answer = ask()
-        except NotFound as error:
-            answer = type(error)(error.detail)
+            return self._reads(read, self._patience(stale))
         except BackendError as error:
             with self._lock:
                 stale = self._found.get(key)
                 if stale is None:
                     raise
-                stale.at = self._clock()  # ask again after another ttl, not at every request of an outage
+                stale.since = self._clock()  # ask again after another ttl, not at every request of an outage
             _log.warning("model registry failed, serving %s from memory: %s", key[0], error)
             return stale.answer
-        with self._lock:
-            self._store(key, answer)
-        return answer
+
+    def _patience(self, stale: _Entry | None) -> float:
+        if stale is not None:
+            return self._reads.patience(self._wait_s)
+        # One request may ask for several versions: it waits in full for the first of them only.
+        return self._reads.patience(self._first_wait_s) if self._reads.is_paused else self._first_wait_s
 
     def _fresh(self, room: OrderedDict[_Key, _Entry], key: _Key, ttl_s: float) -> ModelVersion | NotFound | None:
         entry = room.get(key)
         # A clock that was set back makes the age negative: such an entry is not fresh either.
-        if entry is None or not 0 <= self._clock() - entry.at < ttl_s:
+        if entry is None or not 0 <= self._clock() - entry.since < ttl_s:
             return None
         room.move_to_end(key)
         return entry.answer
 
-    def _store(self, key: _Key, answer: ModelVersion | NotFound) -> None:
+    def _keep(self, key: _Key, answer: ModelVersion | NotFound, began: float, added: int) -> None:
         missing = isinstance(answer, NotFound)
         room, other = (self._missing, self._found) if missing else (self._found, self._missing)
-        other.pop(key, None)
-        room[key] = _Entry(answer, self._clock())
-        room.move_to_end(key)
-        while len(room) > self._max_entries:
-            room.popitem(last=False)
+        with self._lock:
+            known = self._found.get(key) or self._missing.get(key)
+            if added != self._added or (known is not None and began < known.read_at <= self._clock()):
+                return  # what is known by now is newer
+            other.pop(key, None)
+            room[key] = _Entry(answer, began, began)
+            room.move_to_end(key)
+            while len(room) > self._max_entries:
+                room.popitem(last=False)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
+from shared.adapters import dynamodb_traffic, dynamodb_usage
 from shared.adapters.aws import aws_errors, error_code
-from shared.adapters.dynamodb_usage import additions
-from shared.domain.audit import MAX_SHARDS, MAX_USAGE_KEYS, Appended, Head, Segment
+from shared.domain.audit import MAX_COUNTER_ITEMS, MAX_SHARDS, Appended, Head, Segment
+from shared.domain.endpoint.traffic_counts import TrafficKey
 from shared.domain.errors import BackendError, BackendUnavailable
 from shared.domain.usage import Usage, UsageKey
 
@@ -102,14 +103,20 @@ class DynamoDBAuditTrail:
 
 
 class DynamoDBAuditLedger:
-    """Implements `shared.domain.ports.AuditLedger` over the audit table and the usage table."""
+    """Implements `shared.domain.ports.AuditLedger` over the tables of audit, usage and traffic."""
 
     def __init__(
-        self, client: "DynamoDBClient", audit_table: str, usage_table: str, now: Callable[[], float] = time
+        self,
+        client: "DynamoDBClient",
+        audit_table: str,
+        usage_table: str,
+        traffic_table: str,
+        now: Callable[[], float] = time,
     ) -> None:
         self._client = client
         self._audit_table = audit_table
         self._usage_table = usage_table
+        self._traffic_table = traffic_table
         self._now = now
         self._trail = DynamoDBAuditTrail(client, audit_table)
 
@@ -117,15 +124,22 @@ class DynamoDBAuditLedger:
         """One GetItem, strongly consistent. Raises BackendError."""
         return self._trail.head(shard)
 
-    def append(self, segment: Segment, before: Head, usage: Mapping[UsageKey, Usage]) -> Appended:
-        """One TransactWriteItems: the batch's mark, the head, the segment and the usage, all of them or none.
+    def append(
+        self,
+        segment: Segment,
+        before: Head,
+        usage: Mapping[UsageKey, Usage],
+        traffic: Mapping[TrafficKey, Mapping[str, int]],
+    ) -> Appended:
+        """One TransactWriteItems: the batch's mark, the head, the segment, usage and traffic, all of them or none.
 
-        Raises ValueError for usage of more than `MAX_USAGE_KEYS` keys, BackendUnavailable, BackendError.
+        Raises ValueError for counters under more than `MAX_COUNTER_ITEMS` keys, BackendUnavailable, BackendError.
         """
-        if len(usage) > MAX_USAGE_KEYS:
-            raise ValueError(f"usage of {len(usage)} keys; one transaction takes {MAX_USAGE_KEYS}")
+        if (keys := len(usage) + len(traffic)) > MAX_COUNTER_ITEMS:
+            raise ValueError(f"counters under {keys} keys; one transaction takes {MAX_COUNTER_ITEMS}")
         actions = [self._mark(segment.batch), self._move(segment, before), self._put(segment)]
-        actions += additions(self._usage_table, usage)
+        actions += dynamodb_usage.additions(self._usage_table, usage)
+        actions += dynamodb_traffic.additions(self._traffic_table, traffic)
         with aws_errors(_WHAT):
             try:
                 self._client.transact_write_items(TransactItems=actions)

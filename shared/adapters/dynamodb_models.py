@@ -16,8 +16,13 @@ from pydantic import ValidationError
 
 from shared.adapters.aws import aws_errors, error_code
 from shared.domain.errors import InvalidPackage, ModelNotFound, VersionConflict, VersionNotFound
+from shared.domain.features import ModelFeatures
 from shared.domain.model import ModelVersion, PackageFile, Placement
+from shared.domain.pipeline import Pipeline
+from shared.domain.signature import Signature
+from shared.schemas.features import FeaturesDocument
 from shared.schemas.manifest import SignatureDocument
+from shared.schemas.pipeline import PipelineDocument
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -151,7 +156,7 @@ def _no_model(model: str) -> ModelNotFound:
 
 def _to_item(version: ModelVersion) -> Item:
     files = [[file.path, file.size, file.sha256] for file in version.files]
-    return {
+    item: Item = {
         "model": {"S": version.model},
         "version": {"N": str(version.version)},
         "digest": {"S": version.digest},
@@ -161,6 +166,23 @@ def _to_item(version: ModelVersion) -> Item:
         "created_at": {"S": version.created_at},
         "metadata": {"S": _json(dict(version.metadata))},
     }
+    if version.features is not None:
+        features = FeaturesDocument.from_features(version.features)
+        item["features"] = {"S": _json(features.model_dump(mode="json", exclude_none=True))}
+    if version.pipeline is not None:
+        pipeline = PipelineDocument.from_pipeline(version.pipeline)
+        item["pipeline"] = {"S": _json(pipeline.model_dump(mode="json", exclude_none=True))}
+    return item
+
+
+def _features(item: Item, signature: Signature) -> ModelFeatures | None:
+    if "features" not in item:
+        return None
+    return FeaturesDocument.model_validate_json(item["features"]["S"]).to_features(signature)
+
+
+def _pipeline(item: Item) -> Pipeline | None:
+    return PipelineDocument.model_validate_json(item["pipeline"]["S"]).to_pipeline() if "pipeline" in item else None
 
 
 def _as_latest(item: Item) -> Item:
@@ -176,15 +198,18 @@ def _from_item(item: Item) -> ModelVersion:
     model = item.get("latest_model", item["model"])["S"]
     number = item.get("latest_version", item["version"])["N"]
     try:
+        signature = SignatureDocument.model_validate_json(item["signature"]["S"]).to_signature()
         return ModelVersion(
             model=model,
             version=int(number),
             digest=item["digest"]["S"],
             files=tuple(PackageFile(*file) for file in json.loads(item["files"]["S"])),
-            signature=SignatureDocument.model_validate_json(item["signature"]["S"]).to_signature(),
+            signature=signature,
             placement=Placement(item["placement"]["S"]),
             created_at=item["created_at"]["S"],
             metadata=json.loads(item["metadata"]["S"]),
+            features=_features(item, signature),
+            pipeline=_pipeline(item),
         )
     except (ValidationError, ValueError, TypeError, KeyError) as error:
         raise InvalidPackage(f"The registry entry of {model} version {number} cannot be read.") from error

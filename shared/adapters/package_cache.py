@@ -82,6 +82,12 @@ class PackageCache(Generic[T]):
             self._changed.notify_all()
         return value
 
+    def ready(self, version: ModelVersion) -> bool:
+        """Whether `get` would return at once."""
+        with self._changed:
+            slot = self._slots.get(_key(version))
+            return slot is not None and bool(slot.loaded)
+
     @property
     def used_bytes(self) -> int:
         """Bytes of all packages that are on the disk or on the way to it."""

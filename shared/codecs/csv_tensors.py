@@ -215,7 +215,7 @@ def _table(array: Array, dtype: DType, batched: bool) -> Array:
 
 
 def _names(spec: TensorSpec, width: int) -> list[str]:
-    if len(spec.classes) == width:
+    if spec.dtype is not DType.BYTES and len(spec.classes) == width:  # those of text are what it may say
         return [f"{spec.name}.{name}" for name in spec.classes]
     return [spec.name] if width == 1 else [f"{spec.name}.{at}" for at in range(width)]
 

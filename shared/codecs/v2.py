@@ -88,13 +88,21 @@ def encode_request(
     *,
     request_id: str = "",
     outputs: Sequence[str] = (),
+    parameters: Mapping[str, Any] | None = None,
+    binary: bool = True,
 ) -> tuple[bytes, int]:
-    """A request with all tensors as binary, and all outputs wanted so; returns the body and its header's length."""
-    parameters: dict[str, Any] = {} if outputs else {"binary_data_output": True}
-    header: dict[str, Any] = {"id": request_id, "parameters": parameters}
+    """A request with all tensors as binary, and all outputs wanted so; returns the body and its header's length.
+
+    With `binary` false the whole body is JSON, and so is what it asks for. NaN and infinity have no place in JSON (they
+    become null), nor have bytes that are not UTF-8: whoever calls sees to that.
+    """
+    sent: dict[str, Any] = {**(parameters or {})}
+    if binary and not outputs:
+        sent["binary_data_output"] = True
+    header: dict[str, Any] = {"id": request_id, "parameters": sent}
     if outputs:
-        header["outputs"] = [{"name": name, "parameters": {"binary_data": True}} for name in outputs]
-    return _encode(header, "inputs", inputs, binary=inputs.keys())
+        header["outputs"] = [{"name": name, "parameters": {"binary_data": binary}} for name in outputs]
+    return _encode(header, "inputs", inputs, binary=inputs.keys() if binary else ())
 
 
 def encode_response(response: V2Response, *, binary: Mapping[str, bool] | bool) -> tuple[bytes, int | None]:

@@ -23,5 +23,5 @@ MAX_KEYS: Final = 1000
 MAX_USAGE_DAYS: Final = 366
 
 # Endpoints.
-MAX_REDACTED: Final = 256
-MAX_FIELD_NAME: Final = 256  # characters
+MAX_TRAFFIC_DAYS: Final = 366
+MAX_NOTE: Final = 500  # characters, of a change of an endpoint

@@ -16,13 +16,16 @@ import msgspec
 
 from shared.domain.request_line import AuthorizationLine, LogEvent, RequestLine, time_of
 
-# These three say how a batch is split, and so are part of what makes one that comes twice count once: with others, a
+# These four say how a batch is split, and so are part of what makes one that comes twice count once: with others, a
 # batch that is half done could not be gone on with. Canonical JSON of this size stays below 300 KB in any case,
 # compressed (zlib adds 5 bytes to 16 KB that do not compress), and an item may have 400 KB. One transaction has at most
-# 100 items: the mark of the batch, the head, the segment, and usage.
+# 100 items: the mark of the batch, the head, the segment, and those with usage and traffic. What a record holds decides
+# where the bytes are full, too.
 MAX_RECORDS = 1000
 MAX_RECORD_BYTES = 256 * 1024
-MAX_USAGE_KEYS = 97
+MAX_COUNTER_ITEMS = 97
+# Of one item with traffic; DynamoDB takes update expressions of 4 KB with 300 operators, which is twice as many.
+MAX_COUNTERS = 100
 MAX_SHARDS = 64
 _MAX_TEXT = 256
 _FORMAT = 1
@@ -33,7 +36,9 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """One line of the trail: never inputs, outputs or a credential.
 
     `kind` is `request`, `authorization`, or `unreadable` for a line that could not be read, of which `digest` (SHA-256)
-    and `bytes` are kept. `time` is RFC 3339 in UTC. Texts are cut after 256 characters.
+    and `bytes` are kept. `time` is RFC 3339 in UTC. Texts are cut after 256 characters. `variant` answered, or was to;
+    with `fallback` it stood in for another. `cache` is what the store of kept answers had. `arm` of `experiment` was
+    shown to `unit`, a digest.
     """
 
     kind: str
@@ -43,6 +48,12 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     route: str = ""
     model: str = ""
     version: str = ""
+    variant: str = ""
+    fallback: str = ""
+    cache: str = ""
+    experiment: str = ""
+    arm: str = ""
+    unit: str = ""
     target: str = ""
     status: int = 0
     code: str = ""
@@ -136,6 +147,7 @@ def record_of(line: RequestLine | AuthorizationLine, event: LogEvent) -> AuditRe
         )
     if not line.tenant and line.status < 400:
         return None
+    exposure = line.exposure
     return AuditRecord(
         kind="request",
         time=time,
@@ -144,6 +156,12 @@ def record_of(line: RequestLine | AuthorizationLine, event: LogEvent) -> AuditRe
         route=_cut(line.route),
         model=_cut(line.model),
         version="" if line.version is None else _cut(str(line.version)),
+        variant=_cut(line.variant),
+        fallback=_cut(line.stand_in),
+        cache=_cut(line.kept),
+        experiment="" if exposure is None else exposure.name,
+        arm="" if exposure is None else exposure.arm,
+        unit="" if exposure is None else exposure.unit,
         target=_cut(line.target),
         status=line.status,
         code=_cut(line.code),

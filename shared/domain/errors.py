@@ -9,15 +9,18 @@ it names the field, the limit and what to do, and never holds a traceback or a s
     │   ├── NotFinite · EmptyBatch · BatchTooLarge · PayloadTooLarge · AnswerTooLarge
     │   ├── UnsupportedMediaType · NotAcceptable
     │   └── BadImage · ImageTooLarge · TextTooLong
-    │   ├── InvalidIdempotencyKey · IdempotencyMismatch · DeadlineMissed
+    │   ├── InvalidIdempotencyKey · IdempotencyMismatch · DeadlineMissed · AsyncRequired
+    │   ├── FeatureMissing · PreconditionRequired
     ├── Unauthenticated           nobody vouches for the caller: CredentialExpired
-    ├── Refused                   InsufficientScope
+    ├── Refused                   InsufficientScope · VersionNotAllowed
     ├── NotFound                  ModelNotFound · VersionNotFound · KeyNotFound · TenantNotFound · PlanNotFound
-    ├── Conflict                  it is there already: IdempotencyInFlight
+    │   └── RevisionNotFound · JobNotFound
+    ├── Conflict                  it is there already: IdempotencyInFlight · PreconditionFailed
     ├── TooManyRequests           RateLimited · QuotaExceeded
     ├── InvalidPackage · VersionConflict · DigestMismatch
     └── BackendError              BackendUnavailable · BackendTimeout · BackendRejected
-        └── BackendUnavailable    LimiterUnavailable · IdempotencyUnavailable
+        └── BackendUnavailable    LimiterUnavailable · IdempotencyUnavailable · FeaturesUnavailable
+            └──                   CircuitOpen · Overloaded
 """
 
 from collections.abc import Sequence
@@ -205,6 +208,27 @@ class DeadlineMissed(InvalidRequest):
     title = "Not done in the time that the request gave"
 
 
+class AsyncRequired(InvalidRequest):
+    """The prediction cannot finish in the time of a synchronous answer, and the request did not ask for a job."""
+
+    code = "async_required"
+    title = "Too long for a synchronous answer"
+
+
+class FeatureMissing(InvalidRequest):
+    """A feature that the model needs is not stored for this entity, or too old, and has no default."""
+
+    code = "feature_missing"
+    title = "Feature missing"
+
+
+class PreconditionRequired(InvalidRequest):
+    """The change does not say which state it is meant for: send `If-Match`, or `If-None-Match: *`."""
+
+    code = "precondition_required"
+    title = "Precondition required"
+
+
 class InvalidIdempotencyKey(InvalidRequest):
     """The `Idempotency-Key` has other than 1 to 255 visible ASCII characters."""
 
@@ -245,6 +269,13 @@ class InsufficientScope(Refused):
 
     code = "insufficient_scope"
     title = "Scope missing"
+
+
+class VersionNotAllowed(Refused):
+    """The endpoint's configuration does not let requests choose this version."""
+
+    code = "version_not_allowed"
+    title = "Version not open to requests"
 
 
 class NotFound(SluiceError):
@@ -289,6 +320,20 @@ class PlanNotFound(NotFound):
     title = "Unknown plan"
 
 
+class RevisionNotFound(NotFound):
+    """The endpoint has no such revision, or it is too old to be kept."""
+
+    code = "revision_not_found"
+    title = "Unknown revision"
+
+
+class JobNotFound(NotFound):
+    """There is no such job, or it is another tenant's."""
+
+    code = "job_not_found"
+    title = "Unknown job"
+
+
 class Conflict(SluiceError):
     """What is asked for collides with what is there."""
 
@@ -301,6 +346,13 @@ class IdempotencyInFlight(Conflict):
 
     code = "idempotency_in_flight"
     title = "The same request is in flight"
+
+
+class PreconditionFailed(Conflict):
+    """What was to be changed has been changed by somebody else since it was read."""
+
+    code = "precondition_failed"
+    title = "Changed meanwhile"
 
 
 class TooManyRequests(SluiceError):
@@ -347,10 +399,30 @@ class DigestMismatch(InvalidPackage):
 
 
 class BackendError(SluiceError):
-    """The backend that runs the model failed; the request itself may be fine."""
+    """The backend that runs the model failed; the request itself may be fine.
+
+    `retryable` says that no backend took the call on, so that it may be made again: refused, throttled, not reached.
+    Adapters set it, where they know better than the class. False: it may have run, or would fail again.
+    `blames_backend` says that it speaks against the health of the backend, so that circuits count it. False: what was
+    sent may be the cause.
+    """
 
     code = "backend_error"
     title = "Backend failed"
+    retryable: bool = False
+    blames_backend: bool = True
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        fields: Sequence[FieldError] = (),
+        retry_after_s: float | None = None,
+        retryable: bool | None = None,
+    ) -> None:
+        super().__init__(detail, fields=fields, retry_after_s=retry_after_s)
+        if retryable is not None:
+            self.retryable = retryable
 
 
 class BackendUnavailable(BackendError):
@@ -358,6 +430,7 @@ class BackendUnavailable(BackendError):
 
     code = "backend_unavailable"
     title = "Backend unavailable"
+    retryable = True
 
 
 class LimiterUnavailable(BackendUnavailable):
@@ -374,6 +447,29 @@ class IdempotencyUnavailable(BackendUnavailable):
     code = "idempotency_unavailable"
     title = "Idempotency store unavailable"
     retry_after_s: float | None = 1.0
+
+
+class FeaturesUnavailable(BackendUnavailable):
+    """The feature store fails, and the endpoint does not go on with defaults."""
+
+    code = "features_unavailable"
+    title = "Feature store unavailable"
+
+
+class CircuitOpen(BackendUnavailable):
+    """The backend failed too often a moment ago, and is left alone for a while."""
+
+    code = "circuit_open"
+    title = "Backend given a pause"
+    retry_after_s = 1.0
+
+
+class Overloaded(BackendUnavailable):
+    """As many calls of this backend are under way as may be, or as this priority may make."""
+
+    code = "overloaded"
+    title = "Too many calls of this backend"
+    retry_after_s = 1.0
 
 
 class BackendTimeout(BackendError):

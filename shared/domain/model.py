@@ -6,6 +6,8 @@ from enum import StrEnum
 from hashlib import sha256
 from typing import Any
 
+from shared.domain.features import FeaturePlan, ModelFeatures
+from shared.domain.pipeline import Pipeline
 from shared.domain.signature import Signature
 
 
@@ -40,11 +42,18 @@ class PackageDescription:
     signature: Signature
     placement: Placement
     metadata: Mapping[str, Any]
+    features: ModelFeatures | None = None
+    pipeline: Pipeline | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ModelVersion:
-    """An immutable version; `metadata` holds what the manifest says for people (metrics, data, licence, lineage)."""
+    """An immutable version; `metadata` holds what the manifest says for people (metrics, data, licence, lineage).
+
+    `signature` is the model's own, which backends take; where it has `features`, callers see `caller_signature`, and
+    `feature_plan` leads from one to the other. ValueError for features that do not fit the signature.
+    A version that is a `pipeline` has no graph: its steps are in its manifest with their digests, and so in its own.
+    """
 
     model: str
     version: int
@@ -54,6 +63,24 @@ class ModelVersion:
     placement: Placement
     created_at: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    features: ModelFeatures | None = None
+    pipeline: Pipeline | None = None
+    # Made once: what is kept by a signature's identity holds for all requests of a version.
+    feature_plan: FeaturePlan | None = field(init=False, repr=False, compare=False, default=None)
+
+    def __post_init__(self) -> None:
+        if self.features is not None:
+            object.__setattr__(self, "feature_plan", FeaturePlan(self.features, self.signature))
+
+    @property
+    def caller_signature(self) -> Signature:
+        """What callers send and get: the same object at every call."""
+        return self.signature if self.feature_plan is None else self.feature_plan.caller_signature
+
+    @property
+    def caller_example(self) -> Any:
+        """An instance as callers send it, None if the manifest has none."""
+        return self.metadata.get("example") if self.features is None else self.features.example
 
     @property
     def size(self) -> int:

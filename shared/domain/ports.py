@@ -1,15 +1,19 @@
 """What the use cases need from the outside; `shared.adapters` implements it, `tests.fakes` does so in memory."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from shared.domain.endpoint_settings import EndpointSettings
-from shared.domain.errors import RateLimited
+from shared.domain.endpoint.config import EndpointConfig, EndpointState, StoredEndpoint
+from shared.domain.endpoint.target import KeptAnswer
+from shared.domain.errors import FieldError, RateLimited, SluiceError
+from shared.domain.features import EntityKey, FeatureRecord
 from shared.domain.idempotency import IdempotencyScope, StoredAnswer
+from shared.domain.jobs import Job
 from shared.domain.jwt_claims import TokenIdentity
 from shared.domain.model import ModelVersion, PackageDescription
+from shared.domain.pipeline import Pipeline
 from shared.domain.plans import Plan
 from shared.domain.principal import Principal
 from shared.domain.tenants import Standing, Tenant
@@ -18,21 +22,28 @@ if TYPE_CHECKING:  # NumPy is heavy, and the authorizer and the catalogue read t
     from datetime import date
 
     from shared.domain.audit import Anchor, Appended, Head, Segment
+    from shared.domain.endpoint.traffic_counts import TrafficKey
     from shared.domain.tensors import Tensors
     from shared.domain.usage import Usage, UsageKey, UsageRow
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: made for every attempt, and that takes three times as long
 class InferenceContext:
     """What travels with a prediction to the backend.
 
-    `deadline_ms` is the time left when the call is made, `traceparent` the trace in W3C's form.
+    `deadline_ms` is the time left when the call is made, `traceparent` the trace in W3C's form. Of `priority`, 1 to
+    255, a lower number is served first; 0 leaves it to the backend.
     """
 
     request_id: str
     tenant: str
     deadline_ms: int
     traceparent: str | None = None
+    priority: int = 0
+
+    def within(self, deadline_ms: int) -> "InferenceContext":
+        """The same with another deadline."""
+        return InferenceContext(self.request_id, self.tenant, deadline_ms, self.traceparent, self.priority)
 
 
 class ModelRegistry(Protocol):
@@ -71,11 +82,79 @@ class PackageReader(Protocol):
         """Load the package and check its manifest against its graph; InvalidPackage says what is wrong."""
 
 
+class PipelineReader(Protocol):
+    """Reads the packages that have a pipeline in place of a graph, before they are published."""
+
+    def read(self, folder: Path) -> Pipeline | None:
+        """The pipeline of a package, None for one that is none; InvalidPackage says what is wrong."""
+
+    def complete(self, folder: Path, steps: Mapping[str, ModelVersion], whole: Path) -> PackageDescription:
+        """Hold the pipeline in `folder` against its steps, by name, and write the whole package to `whole`.
+
+        The manifest there has the steps' digests, and the outer signature if it was left out. InvalidPackage.
+        """
+
+
 class Backend(Protocol):
     """Runs a version somewhere: takes and gives outer tensors that the signature allows."""
 
     def infer(self, version: ModelVersion, inputs: "Tensors", context: InferenceContext) -> "Tensors":
         """Run the model; raises InvalidRequest for faulty content (an image that is not one) and BackendError."""
+
+
+class AsyncBackend(Protocol):
+    """A backend that takes a prediction on and answers later."""
+
+    def hand_in(self, version: ModelVersion, inputs: "Tensors", context: InferenceContext) -> Mapping[str, str]:
+        """Begin; what `fetch` needs to find the answer. Raises BackendError, PayloadTooLarge."""
+
+    def fetch(
+        self, version: ModelVersion, ticket: Mapping[str, str], rows: int | None
+    ) -> "Tensors | SluiceError | None":
+        """The outer outputs, None if there is no answer yet, or the error that came of the prediction.
+
+        Raises BackendError where that cannot be told now. `rows` is None for a version without an axis of instances.
+        """
+
+
+class JobStore(Protocol):
+    """Knows the jobs."""
+
+    def add(self, job: Job) -> None:
+        """Store a new job; raises BackendError."""
+
+    def get(self, tenant: str, job_id: str) -> Job:
+        """A job of this tenant; JobNotFound, also for another tenant's and for one that has expired."""
+
+
+class Backends(Protocol):
+    """The backends of this environment, made when they are first needed."""
+
+    def get(self, name: str, config: EndpointConfig) -> Backend:
+        """`function`, `container` or one of `config.backends`; BackendUnavailable where there is no such one."""
+
+
+class BackendKinds(Protocol):
+    """The kinds of backends that endpoints can choose beside the stack's own."""
+
+    def problems(self, kind: str, options: Mapping[str, Any]) -> Sequence[FieldError]:
+        """What is wrong with a choice, an unknown kind included; pointers begin there (`/kind`, `/options/…`)."""
+
+
+class AnswerStore(Protocol):
+    """Keeps answers for equal requests, for a while."""
+
+    def get(self, key: str) -> KeptAnswer | None:
+        """The answer kept under a key, however old; raises BackendError."""
+
+    def put(self, key: str, answer: KeptAnswer, keep_s: float) -> bool:
+        """Keep an answer for that many seconds; False if it is too large. Raises BackendError."""
+
+    def lease(self, key: str, seconds: float) -> bool:
+        """Whether the caller is the one to make this answer (anew): for that long nobody else is told so."""
+
+    def release(self, key: str) -> None:
+        """Give a lease back before its time, since nothing came of it; raises BackendError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,16 +238,58 @@ class TokenVerifier(Protocol):
 
 
 class EndpointStore(Protocol):
-    """Knows what is set for endpoints."""
+    """Keeps the configurations of endpoints, and the ones before them."""
 
-    def get(self, endpoint: str) -> EndpointSettings | None:
+    def get(self, endpoint: str) -> StoredEndpoint | None:
         """What is stored for an endpoint, or None: then the defaults hold."""
 
-    def put(self, settings: EndpointSettings) -> None:
-        """Store `settings` if version `settings.version - 1` is what is there (0: nothing), else raise Conflict."""
+    def put(self, stored: StoredEndpoint) -> None:
+        """Store the next revision, and keep it in the history: both or neither.
 
-    def list(self) -> Sequence[EndpointSettings]:
-        """Everything that is stored, by endpoint."""
+        PreconditionFailed unless revision `stored.revision - 1` is what is there (0: nothing).
+        """
+
+    def list(self) -> Sequence[StoredEndpoint]:
+        """Everything that is in force, by endpoint."""
+
+    def history(self, endpoint: str, *, limit: int = 20, before: int | None = None) -> Sequence[StoredEndpoint]:
+        """The last `limit` revisions below `before`, the newest first, the one in force among them."""
+
+    def revision(self, endpoint: str, revision: int) -> StoredEndpoint:
+        """One of the revisions that are kept; RevisionNotFound."""
+
+
+class EndpointReader(Protocol):
+    """Reads what the environments share of an endpoint, in one call."""
+
+    def read(self, endpoint: str) -> EndpointState:
+        """The configuration and the open circuits; raises BackendError."""
+
+
+class GuardStore(Protocol):
+    """What protects backends across environments; an endpoint's circuits are read with its configuration."""
+
+    def open(self, endpoint: str, circuit: str, until: float) -> None:
+        """Tell the others that a circuit is open until then (seconds since 1970); never shortens what is stored."""
+
+    def close(self, endpoint: str, circuit: str) -> None:
+        """Tell the others that a circuit is closed again."""
+
+    def acquire(self, endpoint: str, pool: str, slots: int, expires_at: float, now: float) -> "Lease | None":
+        """One of `slots` places in a pool, free again at `expires_at` at the latest; None if all are taken."""
+
+    def release(self, lease: "Lease") -> None:
+        """Give a place back; nothing happens if it has expired and is another's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A place in the pool of an endpoint, taken until `expires_at` (seconds since 1970)."""
+
+    endpoint: str
+    pool: str
+    slot: int
+    expires_at: float
 
 
 class IdempotencyStore(Protocol):
@@ -193,6 +314,34 @@ class IdempotencyStore(Protocol):
         """
 
 
+class FeatureReader(Protocol):
+    """Fetches features for requests."""
+
+    def read(
+        self, tenant: str, keys: Collection[EntityKey], names: Collection[str], deadline_s: float
+    ) -> Mapping[EntityKey, FeatureRecord]:
+        """What is stored under at most `MAX_KEYS` keys, of which `names` are wanted; what is not there is left out.
+
+        It has `deadline_s` seconds. Raises FeaturesUnavailable; ValueError for too many keys.
+        """
+
+
+class FeatureStore(FeatureReader, Protocol):
+    """Keeps the features of entities, by tenant; a tenant never sees another's."""
+
+    def get(self, tenant: str, key: EntityKey) -> FeatureRecord | None:
+        """What is stored under a key, as it was last written; raises BackendError."""
+
+    def put(self, tenant: str, records: Collection[FeatureRecord]) -> Collection[EntityKey]:
+        """Store records, each in place of what is there, and of several with one key the last.
+
+        The keys of those that were not stored, since the store is busy; raises BackendError where none was.
+        """
+
+    def delete(self, tenant: str, key: EntityKey) -> FeatureRecord | None:
+        """Remove what is stored under a key, and give it back; raises BackendError."""
+
+
 class UsageStore(Protocol):
     """Knows what tenants used."""
 
@@ -206,11 +355,25 @@ class AuditLedger(Protocol):
     def head(self, shard: str) -> "Head | None":
         """The head of a shard as it is now; None for one without segments."""
 
-    def append(self, segment: "Segment", before: "Head", usage: "Mapping[UsageKey, Usage]") -> "Appended":
-        """Add a segment after `before` and the usage of its batch: all of it or, unless the answer is WRITTEN, nothing.
+    def append(
+        self,
+        segment: "Segment",
+        before: "Head",
+        usage: "Mapping[UsageKey, Usage]",
+        traffic: "Mapping[TrafficKey, Mapping[str, int]]",
+    ) -> "Appended":
+        """Add a segment after `before`, and the usage and the traffic of its batch (counters by their names).
 
+        All of it or, unless the answer is WRITTEN, nothing.
         BackendUnavailable while the store is throttled or away: then it is not known whether it was written.
         """
+
+
+class TrafficStore(Protocol):
+    """Knows what the traffic of endpoints showed."""
+
+    def of_endpoint(self, endpoint: str, since: "date", until: "date") -> "Sequence[Mapping[str, int]]":
+        """The counters of the UTC days from `since` to `until`, both included, in parts that are to be added up."""
 
 
 class AuditTrail(Protocol):

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from typing import Annotated
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, Raw
+
+from shared.domain.endpoint.config import PART_NAME
 
 REQUEST = "request"
 AUTHORIZATION = "authorization"
@@ -17,10 +19,40 @@ MAX_SKEW = timedelta(days=2)
 Count = Annotated[int, Meta(ge=0)]
 Tenant = Annotated[str, Meta(max_length=255)]
 Timestamp = Annotated[datetime, Meta(tz=True)]
+PartName = Annotated[str, Meta(pattern=rf"^{PART_NAME}\Z")]
+Milliseconds = Annotated[float, Meta(ge=0, le=86_400_000)]
+Difference = Annotated[float, Meta(ge=0, le=1.7e308)]
+StandIn = Annotated[str, Meta(pattern=rf"^(variant={PART_NAME}|cached|static)\Z")]
+Code = Annotated[str, Meta(pattern=r"^[a-z0-9_]{1,64}\Z")]
+CacheHit = Literal["hit", "stale", "miss", "bypass", "joined"]
+
+_NOTHING = Raw()
+_T = TypeVar("_T")
 
 
 class UnreadableLine(ValueError):
     """A line that is damaged, or that has one of our messages and not the members that belong to it."""
+
+
+class ExposureMember(msgspec.Struct, frozen=True):
+    """What an experiment showed to whom; of the unit a digest of 16 hexadecimal digits."""
+
+    name: PartName
+    arm: PartName
+    unit: Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]
+
+
+class ShadowMember(msgspec.Struct, frozen=True):
+    """What became of a request's copy; the numbers are there as far as its state has them."""
+
+    variant: PartName
+    state: Literal["compared", "dropped", "failed", "incomparable"]
+    ms: Milliseconds = 0.0
+    primary_ms: Milliseconds = 0.0
+    rows: Count = 0
+    agreeing: Count = 0
+    distance: Difference = 0.0
+    largest: Difference = 0.0
 
 
 class RequestLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,6 +60,8 @@ class RequestLine(msgspec.Struct, frozen=True, kw_only=True):
 
     `rows` is there once the request has found a version of the model. `ms` and `steps_ms` are milliseconds, `cost_nusd`
     10⁻⁹ US dollars. `target` is what an admin request changed, `limiter` is `open` if it passed without limits.
+    What routing adds is kept as it was written and read when it is asked for: damaged, it is as if it were not there,
+    and the request still counts for its tenant.
     """
 
     timestamp: Timestamp
@@ -53,6 +87,36 @@ class RequestLine(msgspec.Struct, frozen=True, kw_only=True):
     prediction_id: str | None = None
     idempotency: str | None = None
     limiter: str | None = None
+    experiment: Raw = _NOTHING
+    shadow: Raw = _NOTHING
+    fallback: Raw = _NOTHING
+    reason: Raw = _NOTHING
+    cache: Raw = _NOTHING
+
+    @property
+    def exposure(self) -> ExposureMember | None:
+        """The exposure, if an experiment chose the variant."""
+        return _read(_exposure, self.experiment)
+
+    @property
+    def copied(self) -> ShadowMember | None:
+        """What became of the copy for the shadow, if there was one."""
+        return _read(_shadow, self.shadow)
+
+    @property
+    def stand_in(self) -> str | None:
+        """What answered in the variant's place: `variant=<name>`, `cached` or `static`."""
+        return _read(_stand_in, self.fallback)
+
+    @property
+    def why(self) -> str | None:
+        """The code of the error that made a stand-in necessary."""
+        return _read(_code, self.reason)
+
+    @property
+    def kept(self) -> CacheHit | None:
+        """What the store of kept answers had, if the endpoint has one."""
+        return _read(_cache_hit, self.cache)
 
 
 class AuthorizationLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +136,11 @@ class _Message(msgspec.Struct):
 
 
 _message = msgspec.json.Decoder(_Message)
+_exposure = msgspec.json.Decoder(ExposureMember)
+_shadow = msgspec.json.Decoder(ShadowMember)
+_stand_in = msgspec.json.Decoder[str](StandIn)
+_code = msgspec.json.Decoder[str](Code)
+_cache_hit = msgspec.json.Decoder[CacheHit](CacheHit)
 _decoders: dict[object, msgspec.json.Decoder[RequestLine] | msgspec.json.Decoder[AuthorizationLine]] = {
     REQUEST: msgspec.json.Decoder(RequestLine),
     AUTHORIZATION: msgspec.json.Decoder(AuthorizationLine),
@@ -88,6 +157,15 @@ def parse_line(text: str) -> RequestLine | AuthorizationLine | None:
         return None if decoder is None else decoder.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:  # invalid values are DecodeErrors, too
         raise UnreadableLine(type(error).__name__) from error
+
+
+def _read(decoder: msgspec.json.Decoder[_T], member: Raw) -> _T | None:
+    if not member:
+        return None
+    try:
+        return decoder.decode(member)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
 
 
 @dataclass(frozen=True, slots=True)

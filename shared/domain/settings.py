@@ -5,7 +5,8 @@
         threads: Annotated[int, Meta(ge=1, le=256)] = 2                          # SLUICE_THREADS
         port: Annotated[int, Meta(ge=1, le=65_535)] = field(default=8080, name="SAGEMAKER_BIND_TO_PORT")
 
-A field is read from the variable `SLUICE_` + its name in upper case, or from the one that `field(name=…)` gives.
+A field is read from the variable `SLUICE_` + its name in upper case, or from the one that `field(name=…)` gives. A
+field that is a struct itself is read from a JSON object.
 """
 
 import math
@@ -55,6 +56,13 @@ def variable_of(field: msgspec.structs.FieldInfo) -> str:
 
 
 def _convert(text: str, type_: Any) -> Any:
+    if isinstance(type_, type) and issubclass(type_, msgspec.Struct):
+        try:
+            return msgspec.json.decode(text, type=type_)
+        except msgspec.DecodeError as error:
+            if isinstance(error, msgspec.ValidationError):
+                raise
+            raise ValueError("Not a JSON document") from None
     value = msgspec.convert(text, type_, strict=False, dec_hook=_decode)
     if isinstance(value, float) and not math.isfinite(value):  # passes every bound, since NaN compares with nothing
         raise ValueError("Expected a finite number")

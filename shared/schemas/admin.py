@@ -1,4 +1,4 @@
-"""Documents of the admin API: tenants, plans and endpoints. The command `sluice` prints the same ones for scripts."""
+"""Documents of the admin API: tenants and plans. The command `sluice` prints the same ones for scripts."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
@@ -7,15 +7,12 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from pydantic.json_schema import SkipJsonSchema
 
 from shared.domain import admin_bounds as bounds
-from shared.domain.endpoint_settings import ENDPOINT_NAME, EndpointSettings
 from shared.domain.plans import PLAN_NAME, TENANT_NAME, OnLimiterFailure, Plan, Rate
 from shared.domain.tenants import Tenant
 
 TenantName = Annotated[str, StringConstraints(pattern=f"^{TENANT_NAME}$")]
 PlanName = Annotated[str, StringConstraints(pattern=f"^{PLAN_NAME}$")]
-EndpointName = Annotated[str, StringConstraints(pattern=f"^{ENDPOINT_NAME}$")]
 Description = Annotated[str, StringConstraints(max_length=bounds.MAX_DESCRIPTION)]
-Share = Annotated[float, Field(ge=0, le=1)]
 Quota = Annotated[int, Field(ge=0, le=bounds.MAX_QUOTA)]
 Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 NextPage = Annotated[str | None, Field(description="Given as `page`, it leads to the rest; null at the end.")]
@@ -151,56 +148,6 @@ class PlanList(AdminDocument):
     """Plans by name; `default` is always among them."""
 
     plans: list[PlanDocument]
-    next: NextPage
-
-
-class EndpointRequest(AdminDocument):
-    """Settings of an endpoint. `version` is the one that they were read with, 0 if none is stored.
-
-    `log_inputs` and `log_outputs` are the shares of requests whose inputs and outputs are logged, `redact` the tensors
-    and features that are left out then.
-    """
-
-    log_inputs: Share = 0.0
-    log_outputs: Share = 0.0
-    redact: Annotated[
-        tuple[Annotated[str, StringConstraints(min_length=1, max_length=bounds.MAX_FIELD_NAME)], ...],
-        Field(max_length=bounds.MAX_REDACTED),
-    ] = ()
-    version: Annotated[int, Field(ge=0, le=10**9)]
-
-    def to_settings(self, endpoint: str) -> EndpointSettings:
-        """The domain's value, one version on."""
-        return EndpointSettings(
-            endpoint=endpoint,
-            log_inputs=self.log_inputs,
-            log_outputs=self.log_outputs,
-            redact=self.redact,
-            version=self.version + 1,
-        )
-
-
-class EndpointDocument(EndpointRequest):
-    """The settings of one endpoint."""
-
-    endpoint: EndpointName
-
-    @classmethod
-    def of(cls, settings: EndpointSettings) -> Self:
-        """The document of a domain value."""
-        return cls(
-            endpoint=settings.endpoint,
-            log_inputs=settings.log_inputs,
-            log_outputs=settings.log_outputs,
-            redact=settings.redact,
-            version=settings.version,
-        )
-
-
-class EndpointList(AdminDocument):
-    """Endpoints for which something is set, by name."""
-
-    endpoints: list[EndpointDocument]
     next: NextPage
 
 

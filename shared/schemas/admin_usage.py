@@ -1,6 +1,6 @@
 """Documents of the admin API: what a tenant used."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import Self
 
@@ -32,6 +32,14 @@ class UsageCounters(AdminDocument):
             bytes_out=usage.bytes_out,
             model_s=usage.model_us / 1e6,
             cost_usd=usage.cost_nusd / 1e9,
+        )
+
+    @staticmethod
+    def sum(counters: "Iterable[UsageCounters]") -> "UsageCounters":
+        """All of them together."""
+        listed = list(counters)
+        return UsageCounters(
+            **{name: sum(getattr(each, name) for each in listed) for name in UsageCounters.model_fields}
         )
 
 

@@ -8,8 +8,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from shared.domain.endpoint.config import EndpointConfig
+from shared.domain.endpoint.outputs import OutputPlan
 from shared.domain.model import ModelVersion, Placement
-from shared.schemas.manifest import ModelName, SignatureDocument
+from shared.schemas.features import FeaturesDocument
+from shared.schemas.manifest import ModelName, SignatureDocument, TensorDocument
+from shared.schemas.pipeline import PipelineDocument
 
 
 class _Document(BaseModel):
@@ -65,7 +69,7 @@ class ServedBy(_Document):
     name: ModelName
     version: Annotated[int, Field(ge=1)]
     variant: str
-    backend: Placement
+    backend: str
 
 
 class PredictResponse(_Document):
@@ -74,6 +78,26 @@ class PredictResponse(_Document):
     predictions: list[JsonValue]
     model: ServedBy
     prediction_id: str
+
+
+class JobError(_Document):
+    """Why a job has failed."""
+
+    code: str
+    title: str
+    detail: str
+
+
+class JobDocument(_Document):
+    """A prediction that is answered later; what came of it is kept until `expires_at`."""
+
+    job_id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    status: Literal["running", "succeeded", "failed"]
+    model: ServedBy
+    created_at: str
+    expires_at: str
+    predictions: list[JsonValue] | None = None
+    error: JobError | None = None
 
 
 class InferTensor(BaseModel):
@@ -216,15 +240,26 @@ class ModelList(_Document):
 
 
 class Share(_Document):
-    """The part of a model's traffic that goes to one version."""
+    """The part of a model's traffic that goes to one variant; no `version` if its label names none."""
 
     variant: str
-    version: Annotated[int, Field(ge=1)]
+    version: Annotated[int, Field(ge=1)] | None
     percent: Annotated[float, Field(ge=0, le=100)]
 
 
+class CallerSignature(SignatureDocument):
+    """What callers send and get; an endpoint's response filter may leave nothing of a version's outputs."""
+
+    outputs: tuple[TensorDocument, ...]
+
+
 class VersionDocument(_Document):
-    """Everything there is to know of one version. `size` in bytes; `metadata` is the manifest's, for people."""
+    """Everything there is to know of one version. `size` in bytes; `metadata` is the manifest's, for people.
+
+    `signature` is what callers send and get, by the endpoint's configuration; `features` are inputs that the feature
+    store fills in their place. A `pipeline` names the models that it is made of, with the digests that they were
+    published with; it is left out where the response filter hides outputs, which it would name.
+    """
 
     name: ModelName
     version: Annotated[int, Field(ge=1)]
@@ -233,12 +268,17 @@ class VersionDocument(_Document):
     placement: Placement
     stage: str
     created_at: str
-    signature: SignatureDocument
+    signature: CallerSignature
+    features: FeaturesDocument | None
+    pipeline: PipelineDocument | None
     metadata: dict[str, Any]
 
     @classmethod
-    def of(cls, version: ModelVersion) -> Self:
-        """The document of a domain value."""
+    def of(cls, version: ModelVersion, config: EndpointConfig) -> Self:
+        """The document of a version whose endpoint has this configuration."""
+        signature = OutputPlan.of(config, version.caller_signature).signature
+        shown = {spec.name for spec in signature.outputs}
+        whole = all(spec.name in shown for spec in version.signature.outputs)
         return cls(
             name=version.model,
             version=version.version,
@@ -247,8 +287,10 @@ class VersionDocument(_Document):
             placement=version.placement,
             stage=_stage(version),
             created_at=version.created_at,
-            signature=SignatureDocument.from_signature(version.signature),
-            metadata=dict(version.metadata),
+            signature=CallerSignature.from_signature(signature),
+            features=None if version.features is None else FeaturesDocument.from_features(version.features),
+            pipeline=PipelineDocument.from_pipeline(version.pipeline) if version.pipeline and whole else None,
+            metadata={**version.metadata, **_example(version)},
         )
 
 
@@ -262,20 +304,42 @@ class ModelSchemas(_Document):
 
 
 class ModelDocument(VersionDocument):
-    """A model as its highest version describes it, with its versions (the highest first) and who gets the traffic."""
+    """A model as its highest version describes it, with its versions (the highest first) and who gets the traffic.
+
+    `traffic` is by the variants' weights: an experiment splits its own units. `labels` are names for versions.
+    """
 
     versions: list[VersionSummary]
     traffic: list[Share]
+    labels: dict[str, int]
 
     @classmethod
-    def of_versions(cls, versions: Sequence[ModelVersion]) -> Self:
-        """The document of a model from its versions, the highest first; the highest gets all the traffic."""
+    def of_versions(cls, versions: Sequence[ModelVersion], config: EndpointConfig) -> Self:
+        """The document of a model from its versions, the highest first, and its endpoint's configuration."""
         latest = versions[0]
         return cls(
-            **dict(VersionDocument.of(latest)),
+            **dict(VersionDocument.of(latest, config)),
             versions=[VersionSummary.of(version) for version in versions],
-            traffic=[Share(variant="main", version=latest.version, percent=100)],
+            traffic=_traffic(config, latest.version),
+            labels=dict(config.labels),
         )
+
+
+def _traffic(config: EndpointConfig, latest: int) -> list[Share]:
+    """The variants that get some of it, in the configuration's order."""
+    taking = [variant for variant in config.variants if variant.weight > 0]
+    total = sum(variant.weight for variant in taking)
+    shares = []
+    for variant in taking:
+        wanted = latest if variant.version is None else variant.version
+        version = config.labels.get(wanted) if isinstance(wanted, str) else wanted
+        shares.append(Share(variant=variant.name, version=version, percent=100 * variant.weight / total))
+    return shares
+
+
+def _example(version: ModelVersion) -> dict[str, Any]:
+    """The example in callers' terms, where the manifest's own is in those of the model."""
+    return {} if version.features is None else {"example": version.caller_example}
 
 
 def _stage(version: ModelVersion) -> str:

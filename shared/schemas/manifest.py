@@ -10,9 +10,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from shared.domain.dtypes import DType
+from shared.domain.feature_checks import problems_of
+from shared.domain.features import ModelFeatures
 from shared.domain.model import Placement
 from shared.domain.serving import ServingPolicy
 from shared.domain.signature import Content, Signature, TensorSpec
+from shared.schemas.features import FeaturesDocument
+from shared.schemas.pipeline import PipelineDocument
 from shared.schemas.serving import ServingDocument
 
 # Nine digits: fits every integer type on the way.
@@ -163,7 +167,8 @@ Preprocessing = Annotated[ImageStep | TokenizeStep, Field(discriminator="kind")]
 class Manifest(_Document):
     """The whole manifest.
 
-    `placement` is where the model runs by default; `serving` is how the container serves it; `metrics` are held-out
+    `placement` is where the model runs by default; `serving` is how the container serves it; `features` are inputs that
+    the feature store fills, at the functions alone; a `pipeline` takes the place of a graph; `metrics` are held-out
     figures; `data` says what it was trained on; `lineage` is free: parameters, tools and versions, parent models.
     """
 
@@ -175,6 +180,8 @@ class Manifest(_Document):
     postprocessing: tuple[LabelStep, ...] = ()
     placement: Placement = Placement.FUNCTION
     serving: ServingDocument | None = None
+    features: FeaturesDocument | None = None
+    pipeline: PipelineDocument | None = None
     metrics: dict[str, float] = {}
     data: dict[str, Any] = {}
     lineage: dict[str, Any] = {}
@@ -196,15 +203,37 @@ class Manifest(_Document):
         return self
 
     @model_validator(mode="after")
+    def _pipeline_leaves_to_its_steps_what_is_theirs(self) -> Self:
+        if self.pipeline is None:
+            return self
+        if self.preprocessing or self.postprocessing:
+            raise ValueError("a pipeline has no preprocessing or postprocessing of its own: its steps have theirs")
+        if self.serving is not None and self.serving.model_fields_set - {"cache", "join"}:
+            raise ValueError("serving: a pipeline may set cache and join; everything else is set with its steps")
+        return self
+
+    @model_validator(mode="after")
     def _serving_fits(self) -> Self:
         if self.serving is not None:
             self.serving.check(self.signature.to_signature())
         return self
+
+    @model_validator(mode="after")
+    def _features_fit(self) -> Self:
+        features = self.model_features()
+        if features is not None and (problems := list(problems_of(features, self.signature.to_signature()))):
+            raise ValueError(f"features: {'; '.join(problems[:5])}")
+        return self
+
+    def model_features(self) -> ModelFeatures | None:
+        """What the feature store fills; None if the manifest names no features."""
+        return None if self.features is None else self.features.to_features(self.signature.to_signature())
 
     def serving_policy(self) -> ServingPolicy:
         """How the container serves it; everything off if the manifest does not say."""
         return ServingPolicy() if self.serving is None else self.serving.to_policy(self.signature.to_signature())
 
     def metadata(self) -> dict[str, Any]:
-        """What people read of it: everything but the name, the version, the signature, the placement and `serving`."""
-        return self.model_dump(mode="json", exclude={"name", "version", "signature", "placement", "serving"})
+        """What people read of it: everything that is not kept in a place of its own, or for the container alone."""
+        apart = {"name", "version", "signature", "placement", "serving", "features", "pipeline"}
+        return self.model_dump(mode="json", exclude=apart)

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import file_digest
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from shared.domain.errors import InvalidPackage, NotFound, VersionConflict
-from shared.domain.model import ModelVersion, PackageFile, digest_of
-from shared.domain.ports import ModelRegistry, PackageReader, PackageStore
+from shared.domain.model import ModelVersion, PackageDescription, PackageFile, digest_of
+from shared.domain.pipeline import Step
+from shared.domain.ports import ModelRegistry, PackageReader, PackageStore, PipelineReader
 
 MAX_FILES = 1000
 
@@ -27,20 +29,40 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class PublishModel:
-    """Versions are immutable: the same bytes may be published again, other bytes are refused."""
+    """Versions are immutable: the same bytes may be published again, other bytes are refused.
+
+    Without `pipelines` only packages with a graph can be published.
+    """
 
     registry: ModelRegistry
     store: PackageStore
     reader: PackageReader
     clock: Callable[[], datetime] = _now
+    pipelines: PipelineReader | None = None
 
     def __call__(self, folder: Path) -> Published:
         """Publish the package in `folder`; raises InvalidPackage or VersionConflict.
 
-        The files are stored before the registry names them, so a version that can be found can be loaded.
+        The files are stored before the registry names them, so a version that can be found can be loaded. Of a pipeline
+        what is published is the whole: with the digests of its steps, and with its outer signature.
         """
         files = package_files(folder)
-        description = self.reader.describe(folder)
+        pipeline = self.pipelines.read(folder) if self.pipelines else None
+        if pipeline is None or self.pipelines is None:
+            return self._publish(folder, files, self.reader.describe(folder))
+        steps = {step.name: self._step(step) for step in pipeline.steps}
+        with TemporaryDirectory(prefix="sluice-") as temporary:
+            whole = Path(temporary) / "package"
+            description = self.pipelines.complete(folder, steps, whole)
+            return self._publish(whole, package_files(whole), description)
+
+    def _step(self, step: Step) -> ModelVersion:
+        try:
+            return self.registry.get(step.model, step.version)
+        except NotFound as error:
+            raise InvalidPackage(f"The {step.label} is not published: {error.detail}") from error
+
+    def _publish(self, folder: Path, files: tuple[PackageFile, ...], description: PackageDescription) -> Published:
         version = ModelVersion(
             model=description.model,
             version=description.version,
@@ -50,6 +72,8 @@ class PublishModel:
             placement=description.placement,
             created_at=self.clock().isoformat(timespec="seconds"),
             metadata=description.metadata,
+            features=description.features,
+            pipeline=description.pipeline,
         )
         existing = self._existing(version)
         if existing is not None:

@@ -1,4 +1,4 @@
-"""Add a batch of log lines to the usage of the tenants and to the audit chain, once however often it is delivered."""
+"""Add a batch of log lines to usage, traffic and the audit chain, once however often it is delivered."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -6,9 +6,10 @@ from random import uniform
 from time import sleep
 
 from shared.domain.audit import (
+    MAX_COUNTER_ITEMS,
+    MAX_COUNTERS,
     MAX_RECORD_BYTES,
     MAX_RECORDS,
-    MAX_USAGE_KEYS,
     Appended,
     Head,
     Segment,
@@ -19,6 +20,7 @@ from shared.domain.audit import (
     shard_of,
     unreadable,
 )
+from shared.domain.endpoint.traffic_counts import Counted, TrafficKey, traffic_of
 from shared.domain.errors import BackendUnavailable
 from shared.domain.ports import AuditLedger
 from shared.domain.request_line import LogBatch, LogEvent, RequestLine, UnreadableLine, parse_line, time_of
@@ -53,25 +55,37 @@ class _Part:
 
     records: list[bytes] = field(default_factory=list)
     usage: dict[UsageKey, Usage] = field(default_factory=dict)
+    traffic: dict[TrafficKey, dict[str, int]] = field(default_factory=dict)
     size: int = 0
     first: str = ""
     last: str = ""
 
-    def takes(self, record: bytes, usage: Mapping[UsageKey, Usage]) -> bool:
+    def takes(self, record: bytes, usage: Mapping[UsageKey, Usage], traffic: Counted | None) -> bool:
         """Whether there is room."""
+        items, counters = len(self.usage.keys() | usage.keys()) + len(self.traffic), 0
+        if traffic is not None:
+            key, counts = traffic
+            items += int(key not in self.traffic)
+            counters = len(self.traffic.get(key, {}).keys() | counts.keys())
         return (
             len(self.records) < MAX_RECORDS
             and self.size + len(record) + 1 <= MAX_RECORD_BYTES
-            and len(self.usage.keys() | usage.keys()) <= MAX_USAGE_KEYS
+            and items <= MAX_COUNTER_ITEMS
+            and counters <= MAX_COUNTERS
         )
 
-    def add(self, record: bytes, time: str, usage: Mapping[UsageKey, Usage]) -> None:
+    def add(self, record: bytes, time: str, usage: Mapping[UsageKey, Usage], traffic: Counted | None) -> None:
         self.records.append(record)
         self.size += len(record) + 1
         self.first = min(self.first or time, time)
         self.last = max(self.last, time)
         for key, used in usage.items():
             self.usage[key] = self.usage[key] + used if key in self.usage else used
+        if traffic is not None:
+            place, counts = traffic
+            sums = self.traffic.setdefault(place, {})
+            for name, count in counts.items():
+                sums[name] = sums.get(name, 0) + count
 
 
 class RecordLines:
@@ -109,7 +123,7 @@ class RecordLines:
             before = self._head(shard)
             segment = seal(shard, before, batch, part.records, part.first, part.last)
             try:
-                appended = self._ledger.append(segment, before, part.usage)
+                appended = self._ledger.append(segment, before, part.usage, part.traffic)
             except BaseException:
                 self._heads.pop(shard, None)  # it may have been written all the same
                 raise
@@ -141,6 +155,7 @@ def _parts(events: Iterable[LogEvent], done: Recorded) -> Iterator[_Part]:
     part = _Part()
     for event in events:
         usage: Mapping[UsageKey, Usage] = {}
+        traffic: Counted | None = None
         try:
             line = parse_line(event.text)
         except UnreadableLine:
@@ -153,11 +168,12 @@ def _parts(events: Iterable[LogEvent], done: Recorded) -> Iterator[_Part]:
                 continue
             record = found
             if isinstance(line, RequestLine):
-                usage = usage_of(line, time_of(line, event))
+                when = time_of(line, event)
+                usage, traffic = usage_of(line, when), traffic_of(line, when, done.shard)
         written = canonical(record)
-        if not part.takes(written, usage):
+        if not part.takes(written, usage, traffic):
             yield part
             part = _Part()
-        part.add(written, record.time, usage)
+        part.add(written, record.time, usage, traffic)
     if part.records:
         yield part

@@ -1,6 +1,7 @@
 """What the composition roots of the functions behind the gateway have in common."""
 
-from typing import Annotated
+import os
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 from botocore.session import Session
@@ -10,10 +11,15 @@ from shared.adapters.aws import client
 from shared.adapters.aws_calls import AwsCalls
 from shared.adapters.dynamodb_limits import DynamoDBLimits
 from shared.adapters.idempotency import PowertoolsIdempotency
+from shared.domain.cost import RequestCosts
+from shared.domain.prices import LIST_PRICES, PriceTable
 from shared.usecases.admit import Admit
 from shared.web.logs import LogLevel
 from shared.web.metrics import RequestMetrics
 from shared.web.middleware import Observed
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
 
 Seconds = Annotated[float, Meta(gt=0, le=30)]
 
@@ -23,12 +29,14 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     A store gets `connect_timeout_s` and `read_timeout_s` for one attempt; the limiter's, which every request waits for,
     has less. Without a namespace no metrics are written. Lambda itself says how much memory the function has.
+    `prices` are those that the cost of requests is reckoned by, where they are not the list's.
     """
 
     service: str = msgspec.field(name="POWERTOOLS_SERVICE_NAME")
     limits_table: str
     metrics_namespace: Annotated[str, Meta(max_length=255)] = ""
     memory_mb: Annotated[int, Meta(ge=0, le=10_240)] = msgspec.field(default=0, name="AWS_LAMBDA_FUNCTION_MEMORY_SIZE")
+    prices: PriceTable = LIST_PRICES
     connect_timeout_s: Seconds = 1.0
     read_timeout_s: Seconds = 3.0
     limiter_connect_timeout_s: Seconds = 0.3
@@ -45,15 +53,19 @@ class WriteSettings(HttpSettings, frozen=True, kw_only=True):
     idempotency_read_timeout_s: Seconds = 1.0
 
 
-def admit(settings: HttpSettings, session: Session) -> Admit:
-    """Quotas and rate limits on the stack's table."""
-    dynamodb = client(
+def quick_dynamodb(settings: HttpSettings, session: Session) -> "DynamoDBClient":
+    """For calls that a request waits for and can do without: little time, and no second attempt."""
+    return client(
         "dynamodb",
         session=session,
         connect_timeout=settings.limiter_connect_timeout_s,
         read_timeout=settings.limiter_read_timeout_s,
         retries=0,
     )
+
+
+def admit(settings: HttpSettings, dynamodb: "DynamoDBClient") -> Admit:
+    """Quotas and rate limits on the stack's table."""
     return Admit(DynamoDBLimits(dynamodb, settings.limits_table))
 
 
@@ -76,10 +88,16 @@ def idempotency(settings: WriteSettings, session: Session) -> PowertoolsIdempote
 
 
 def observed(settings: HttpSettings, calls: AwsCalls) -> Observed:
-    """What the function's lines tell beside the requests."""
+    """What the function's lines and answers tell beside the requests; their cost where Lambda runs the function."""
     return Observed(
         RequestMetrics(settings.metrics_namespace),
         start_calls=calls.start,
         calls=calls.counts,
-        memory_mb=settings.memory_mb,
+        items=calls.items,
+        costs=RequestCosts(settings.prices, settings.memory_mb, architecture()) if settings.memory_mb else None,
     )
+
+
+def architecture() -> str:
+    """The name that Lambda has for the processor of this machine."""
+    return "arm64" if os.uname().machine in {"aarch64", "arm64"} else "x86_64"

@@ -28,6 +28,14 @@ _TEXTS: Mapping[str, dict[str, Any]] = {
 _BINARY: dict[str, Any] = {"type": "string", "format": "binary"}
 HEADERS: Mapping[str, dict[str, Any]] = {
     "RequestId": {"description": "The caller's, if it sent a well-formed one.", "schema": {"type": "string"}},
+    "CostUsd": {
+        "description": "What the request cost in US dollars, an estimate. Every answer has it, problems included.",
+        "schema": {"type": "string", "pattern": r"^[0-9]+\.[0-9]{9}$"},
+    },
+    "PricesDate": {
+        "description": "The date of the prices that the cost is reckoned by.",
+        "schema": {"type": "string", "format": "date"},
+    },
     "RateLimit": {
         "description": "How many more requests pass now for the key and the tenant (`r`), and when more do (`t`, s).",
         "schema": {"type": "string"},
@@ -36,9 +44,43 @@ HEADERS: Mapping[str, dict[str, Any]] = {
         "description": "Seconds after which the same request may fare better.",
         "schema": {"type": "integer", "minimum": 1},
     },
+    "Fallback": {
+        "description": "What answered in place of the variant that should have: another one, `cached` or `static`.",
+        "schema": {"type": "string"},
+    },
+    "CacheStatus": {
+        "description": "Whether the answer is a kept one (RFC 9211); only of endpoints that keep answers.",
+        "schema": {"type": "string"},
+    },
+    "Age": {
+        "description": "Seconds since a kept answer was made.",
+        "schema": {"type": "integer", "minimum": 0},
+    },
+    "Location": {"description": "Where the job is found.", "schema": {"type": "string"}},
+    "PreferenceApplied": {
+        "description": "`respond-async` if the request asked for that in `Prefer`, and became a job.",
+        "schema": {"type": "string"},
+    },
 }
 """Headers that answers refer to; `infra.openapi` puts them into the document's components."""
 _EVERY = {"X-Request-Id": {"$ref": "#/components/headers/RequestId"}}
+# Problems have these, too; told once for each route, and not for each of its problems: the document is large enough.
+_OK = {
+    **_EVERY,
+    "X-Sluice-Cost-Usd": {"$ref": "#/components/headers/CostUsd"},
+    "X-Sluice-Prices-Date": {"$ref": "#/components/headers/PricesDate"},
+}
+OF_PREDICTIONS: Mapping[str, dict[str, str]] = {
+    "X-Sluice-Fallback": {"$ref": "#/components/headers/Fallback"},
+    "Cache-Status": {"$ref": "#/components/headers/CacheStatus"},
+    "Age": {"$ref": "#/components/headers/Age"},
+}
+"""Headers that a prediction may have beside those of every answer."""
+OF_JOBS: Mapping[str, dict[str, str]] = {
+    "Location": {"$ref": "#/components/headers/Location"},
+    "Preference-Applied": {"$ref": "#/components/headers/PreferenceApplied"},
+}
+"""Headers of an answer 202: the prediction became a job."""
 _RETRY = {**_EVERY, "Retry-After": {"$ref": "#/components/headers/RetryAfter"}}
 _LIMITED = {**_RETRY, "RateLimit": {"$ref": "#/components/headers/RateLimit"}}
 _OF_STATUS = {409: _RETRY, 429: _LIMITED, 503: _RETRY}
@@ -71,6 +113,31 @@ IDEMPOTENCY_KEY: dict[str, Any] = {
     "description": "A repeated request with the same key gets the answer of the first one.",
 }
 
+ROUTING: tuple[dict[str, Any], ...] = (
+    {
+        "name": "X-Sluice-Deadline-Ms",
+        "in": "header",
+        "required": False,
+        "schema": {"type": "integer", "minimum": 1},
+        "description": "Milliseconds in which an answer is of use; the endpoint's own timeout holds as well.",
+    },
+    {
+        "name": "Cache-Control",
+        "in": "header",
+        "required": False,
+        "schema": {"type": "string"},
+        "description": "`no-cache` has the answer made anew, `no-store` has it neither taken from the cache nor kept.",
+    },
+    {
+        "name": "Prefer",
+        "in": "header",
+        "required": False,
+        "schema": {"type": "string"},
+        "description": "`respond-async` takes a job (202) where no answer has time enough for the prediction.",
+    },
+)
+"""Headers of predictions that say how they are to be answered."""
+
 
 def reference(schema: str) -> dict[str, str]:
     """A reference to a schema of `shared.schemas.api`."""
@@ -96,11 +163,18 @@ def answers(description: str, schema: dict[str, Any], *problems: type[SluiceErro
     return responses
 
 
+def of_prediction(responses: Responses) -> Responses:
+    """The answers of a prediction: with the headers that tell where it came from, and 202 for a job."""
+    own = {**responses[200], "headers": {**responses[200]["headers"], **OF_PREDICTIONS}}
+    job = document("The prediction is answered later.", reference("JobDocument"))
+    return {**responses, 200: own, 202: {**job, "headers": {**job["headers"], **OF_JOBS}}}
+
+
 def document(description: str, schema: dict[str, Any]) -> dict[str, Any]:
     """An answer that is a JSON document."""
     return {
         "description": description,
-        "headers": _EVERY,
+        "headers": _OK,
         "content": {"application/json": {"schema": schema}},
     }
 

@@ -1,29 +1,19 @@
 """JSON documents in request bodies and query strings, read with Pydantic; what is wrong has its JSON pointer."""
 
-import json
 import re
-from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 from starlette.types import Scope
 
 from shared.domain import errors
-from shared.domain.errors import FieldError, pointer
+from shared.domain.errors import pointer
+from shared.schemas.refusals import check_json, refusal
 from shared.web.requests import header
 
 # Far over any document of ours, far under what takes time to read.
 MAX_BYTES = 64 * 1024
 _JSON = re.compile(r"application/([a-z0-9!#$&^_.-]+\+)?json( *; *charset=\"?utf-8\"?)? *", re.IGNORECASE)
-_MAX_ERRORS = 8
-# Source: Pydantic, "Validation Errors". What is not named here and does not end in `_type` or `_parsing` is a bound.
-_KINDS: Mapping[str, type[errors.InvalidRequest]] = {
-    "missing": errors.MissingField,
-    "extra_forbidden": errors.UnknownField,
-    "string_too_long": errors.TextTooLong,
-    "timezone_aware": errors.WrongDtype,
-}
 
 DocumentT = TypeVar("DocumentT", bound=BaseModel)
 
@@ -34,16 +24,14 @@ def read_document(model: type[DocumentT], body: bytes, scope: Scope, *, optional
     Raises UnsupportedMediaType, PayloadTooLarge, NotJson, and for faulty fields UnknownField, MissingField, WrongDtype,
     TextTooLong or OutOfRange (that of the first one).
     """
-    _check_content_type(scope)
-    if len(body) > MAX_BYTES:
-        raise errors.PayloadTooLarge(f"The body has {len(body)} bytes; the limit is {MAX_BYTES}.")
+    check_body(body, scope)
     if optional and not body.strip():
         body = b"{}"
     try:
         document = model.model_validate_json(body, strict=True)
     except ValidationError as error:
-        raise _refusal(error.errors(include_url=False, include_input=False), "") from None
-    json.loads(body, object_pairs_hook=_refuse_repeats)  # the parser above keeps the last of two members
+        raise refusal(error.errors(include_url=False, include_input=False)) from None
+    check_json(body)  # the parser above keeps the last of two members
     return document
 
 
@@ -58,7 +46,7 @@ def read_query(model: type[DocumentT], scope: Scope) -> DocumentT:
     try:
         return model.model_validate_strings(dict(given))
     except ValidationError as error:
-        raise _refusal(error.errors(include_url=False, include_input=False), "/query") from None
+        raise refusal(error.errors(include_url=False, include_input=False), "/query") from None
 
 
 def query_parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
@@ -84,6 +72,13 @@ def _parameter_schema(own: dict[str, Any]) -> dict[str, Any]:
     return schema
 
 
+def check_body(body: bytes, scope: Scope) -> None:
+    """Whether a body may be one of our documents. Raises UnsupportedMediaType, PayloadTooLarge."""
+    _check_content_type(scope)
+    if len(body) > MAX_BYTES:
+        raise errors.PayloadTooLarge(f"The body has {len(body)} bytes; the limit is {MAX_BYTES}.")
+
+
 def _check_content_type(scope: Scope) -> None:
     """A body without a type is taken for JSON, the only type that these routes read."""
     if (coding := header(scope, b"content-encoding")) and coding.strip().lower() != "identity":
@@ -91,31 +86,3 @@ def _check_content_type(scope: Scope) -> None:
     content_type = header(scope, b"content-type")
     if content_type and not _JSON.fullmatch(content_type):
         raise errors.UnsupportedMediaType(f"This route reads application/json in UTF-8, not {content_type[:100]!r}.")
-
-
-def _refusal(found: Sequence[ErrorDetails], base: str) -> errors.SluiceError:
-    first = found[0]
-    if first["type"] == "json_invalid":
-        return errors.NotJson(f"The body is not JSON: {first['msg'].removeprefix('Invalid JSON: ')}.")
-    fields = [
-        FieldError(pointer(base, *item["loc"]), item["msg"].removeprefix("Value error, "))
-        for item in found[:_MAX_ERRORS]
-    ]
-    detail = f"{fields[0].pointer or 'The document'}: {fields[0].detail}"
-    if len(found) > 1:
-        detail += f" (and {len(found) - 1} more)"
-    return _kind(first["type"])(f"{detail}.", fields=fields)
-
-
-def _kind(type_: str) -> type[errors.InvalidRequest]:
-    if type_ in _KINDS:
-        return _KINDS[type_]
-    return errors.WrongDtype if type_.endswith(("_type", "_parsing")) else errors.OutOfRange
-
-
-def _refuse_repeats(members: list[tuple[str, Any]]) -> None:
-    seen: set[str] = set()
-    for name, _ in members:
-        if name in seen:
-            raise errors.UnknownField.at(pointer("", name), "is given twice in one object")
-        seen.add(name)

@@ -10,7 +10,9 @@ from time import time
 from typing import Any
 
 _ALL = (("ms", "Milliseconds"), ("errors", "Count"), ("throttled", "Count"), ("limiter_open", "Count"))
-_MODEL = (("ms", "Milliseconds"), ("errors", "Count"), ("rows", "Count"))
+_VARIANT = (("errors", "Count"), ("fallbacks", "Count"), ("circuit_open", "Count"))
+_MODEL = (("ms", "Milliseconds"), ("rows", "Count"), *_VARIANT)
+_CIRCUIT_OPEN = "circuit_open"
 
 
 class RequestMetrics:
@@ -20,6 +22,7 @@ class RequestMetrics:
         self._namespace = namespace
         self._of_route = _directive(namespace, [["service", "route"]], _ALL)
         self._of_model = _directive(namespace, [["model", "variant"]], _MODEL)
+        self._of_failure = _directive(namespace, [["model", "variant"]], _VARIANT)
 
     def add(self, fields: dict[str, Any]) -> None:
         """Complete the members of a request's line; `status` and `ms` are in it."""
@@ -31,8 +34,11 @@ class RequestMetrics:
         fields["limiter_open"] = int(fields.get("limiter") == "open")
         directives = [self._of_route]
         # Only a request that reached a version names a model that there is.
-        if "version" in fields and "rows" in fields:
-            directives.append(self._of_model)
+        if "version" in fields and "variant" in fields and ("rows" in fields or status >= 500):
+            fields["fallbacks"] = int("fallback" in fields)
+            fields["circuit_open"] = int(_CIRCUIT_OPEN in (fields.get("code"), fields.get("reason")))
+            # One that failed has no rows, and its time is not the model's.
+            directives.append(self._of_model if "rows" in fields else self._of_failure)
         fields["_aws"] = {"Timestamp": int(time() * 1000), "CloudWatchMetrics": directives}
 
 

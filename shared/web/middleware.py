@@ -8,7 +8,7 @@ from time import perf_counter
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared.domain.cost import request_cost_nusd
+from shared.domain.cost import RequestCosts, usd_text
 from shared.domain.errors import SluiceError
 from shared.web.deprecation import DEPRECATED, Deprecations
 from shared.web.metrics import RequestMetrics
@@ -16,8 +16,6 @@ from shared.web.problems import problem
 from shared.web.requests import RequestRecord, begin, header, record_of, route_of, speaks_v2
 
 _MAX_DIGITS = 15
-_DYNAMODB_WRITES = frozenset({"dynamodb.UpdateItem", "dynamodb.PutItem", "dynamodb.DeleteItem"})
-
 
 AwsCallCounts = Callable[[], Mapping[str, int]]
 
@@ -26,13 +24,15 @@ AwsCallCounts = Callable[[], Mapping[str, int]]
 class Observed:
     """What a function's lines tell beside the requests themselves.
 
-    `calls` counts the AWS calls since `start_calls`; `memory_mb` is what the function has, for the cost of a request.
+    `calls` counts the AWS calls since `start_calls`, `items` those of DynamoDB's operations for many at once. With
+    `costs` each answer says what it cost.
     """
 
     metrics: RequestMetrics = field(default_factory=lambda: RequestMetrics(""))
     start_calls: Callable[[], None] = lambda: None
     calls: AwsCallCounts = dict
-    memory_mb: int = 0
+    items: AwsCallCounts = dict
+    costs: RequestCosts | None = None
     deprecated: Deprecations = field(default_factory=lambda: DEPRECATED)
 
 
@@ -53,12 +53,13 @@ class RequestMiddleware:
         self._observed.start_calls()
         record = begin(scope)
         status, bytes_out = 0, 0
+        cost: int | None = None
 
         async def send_marked(message: Message) -> None:
-            nonlocal status, bytes_out
+            nonlocal status, bytes_out, cost
             if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [*message["headers"], *self._headers(scope, record, start)]
+                status, cost = message["status"], self._cost(record, start)
+                message["headers"] = [*message["headers"], *self._headers(scope, record, start, cost)]
             else:
                 bytes_out += len(message.get("body", b""))
             await send(message)
@@ -79,19 +80,32 @@ class RequestMiddleware:
                 v2=speaks_v2(scope),
             )
             await answer(scope, receive, send_marked)
-        self._write(scope, status, bytes_out, (perf_counter() - start) * 1e3)
+        self._write(scope, status, bytes_out, (perf_counter() - start) * 1e3, cost)
 
-    def _headers(self, scope: Scope, record: RequestRecord, start: float) -> list[tuple[bytes, bytes]]:
+    def _cost(self, record: RequestRecord, start: float) -> int | None:
+        """The request's cost until its headers are written; what comes after that is some tenths of a millisecond."""
+        observed = self._observed
+        if observed.costs is None:
+            return None
+        ms = (perf_counter() - start) * 1e3
+        return observed.costs.nusd(ms, observed.calls(), observed.items(), record.instance_share_nusd)
+
+    def _headers(
+        self, scope: Scope, record: RequestRecord, start: float, cost: int | None
+    ) -> list[tuple[bytes, bytes]]:
         headers = {"x-request-id": record.request_id, **record.headers}
         if record.steps:
             steps = {**record.steps, "total": (perf_counter() - start) * 1e3}
             headers["server-timing"] = ", ".join(f"{name};dur={ms:.3f}" for name, ms in steps.items())
+        if cost is not None and self._observed.costs is not None:
+            headers["x-sluice-cost-usd"] = usd_text(cost)
+            headers["x-sluice-prices-date"] = self._observed.costs.prices_date
         if self._observed.deprecated and (route := scope.get("route")) is not None:
             deprecation = self._observed.deprecated.get(f"{scope['method']} {route.path}")
             headers |= deprecation.headers() if deprecation else {}
         return [(name.lower().encode("latin-1"), text.encode("latin-1", "replace")) for name, text in headers.items()]
 
-    def _write(self, scope: Scope, status: int, bytes_out: int, total_ms: float) -> None:
+    def _write(self, scope: Scope, status: int, bytes_out: int, total_ms: float, cost: int | None) -> None:
         record = record_of(scope)
         length = header(scope, b"content-length")
         calls = self._observed.calls()
@@ -111,8 +125,8 @@ class RequestMiddleware:
             fields["steps_ms"] = {name: round(ms, 3) for name, ms in record.steps.items()}
         if calls:
             fields["aws_calls"] = calls
-        if self._observed.memory_mb:
-            fields["cost_nusd"] = _cost(total_ms, self._observed.memory_mb, calls)
+        if cost is not None:
+            fields["cost_nusd"] = cost
         self._observed.metrics.add(fields)
         scope["app"].state.cold = False
         level = logging.ERROR if status >= 500 else logging.INFO
@@ -120,9 +134,3 @@ class RequestMiddleware:
             # As `Logger.log` does, but for the search of the stack for who called it.
             extra = {"fields": fields}
             self._log.handle(self._log.makeRecord(self._log.name, level, "", 0, "request", (), None, extra=extra))
-
-
-def _cost(ms: float, memory_mb: int, calls: Mapping[str, int]) -> int:
-    writes = sum(count for name, count in calls.items() if name in _DYNAMODB_WRITES)
-    reads = sum(count for name, count in calls.items() if name.startswith("dynamodb.")) - writes
-    return request_cost_nusd(ms=ms, memory_mb=memory_mb, writes=writes, reads=reads)

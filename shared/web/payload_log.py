@@ -10,9 +10,10 @@ from typing import Any
 import msgspec
 
 from shared.domain.dtypes import DType
-from shared.domain.endpoint_settings import EndpointSettings
+from shared.domain.endpoint.config import LogSettings
 from shared.domain.signature import TensorSpec
 from shared.domain.tensors import Array, Tensors, bf16_to_fp32
+from shared.domain.used_features import FeatureValues
 
 REDACTED = "[redacted]"
 _MAX_ROWS = 8
@@ -23,35 +24,39 @@ _MAX_BYTES = 64 * 1024
 
 
 class PayloadLog:
-    """Adds `inputs` and `outputs` to log lines; `settings` gives those of an endpoint, `draw` a number from 0 to 1."""
+    """Adds `inputs` and `outputs` to log lines; `draw` gives a number from 0 to 1."""
 
-    def __init__(self, settings: Callable[[str], EndpointSettings], draw: Callable[[], float] | None = None) -> None:
-        self._settings = settings
+    def __init__(self, draw: Callable[[], float] | None = None) -> None:
         # The system's generator: copies of one snapshot would all draw the same from another.
         self._draw = draw or SystemRandom().random
 
     def add(
         self,
         log: dict[str, Any],
-        endpoint: str,
+        settings: LogSettings,
         inputs: tuple[Tensors, Sequence[TensorSpec]],
         outputs: tuple[Tensors, Sequence[TensorSpec]],
+        features: FeatureValues | None = None,
     ) -> None:
-        """Complete a line's members for one prediction, each of the two with its own draw.
+        """Complete a line's members for one prediction by its endpoint's settings, each of the two with its own draw.
+
+        `features` gives the stored features that were used, without those to be redacted: they belong to the inputs.
 
         A name to be redacted that this model does not have may be a slip of the pen for one that it has: then nothing
         is logged but that name, as `payload_withheld`.
         """
-        settings = self._settings(endpoint)
-        if not (settings.log_inputs or settings.log_outputs):
+        if not (settings.inputs or settings.outputs):
             return
         redact = frozenset(settings.redact)
-        if unknown := redact - _names(*inputs[1], *outputs[1]):
+        stored = frozenset() if features is None else features.names
+        if unknown := redact - _names(*inputs[1], *outputs[1]) - stored:
             log["payload_withheld"] = sorted(unknown)
             return
-        if settings.log_inputs and self._draw() < settings.log_inputs:
+        if settings.inputs and self._draw() < settings.inputs:
             log["inputs"] = _bounded(loggable(*inputs, redact))
-        if settings.log_outputs and self._draw() < settings.log_outputs:
+            if features is not None:
+                log["feature_values"] = _bounded(features(redact))
+        if settings.outputs and self._draw() < settings.outputs:
             log["outputs"] = _bounded(loggable(*outputs, redact))
 
 

@@ -3,11 +3,13 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 from uuid import uuid4
 
 from starlette.types import Scope
 
+from shared.domain.endpoint.config import LABEL
 from shared.domain.errors import ModelNotFound, VersionNotFound
 
 _STATE_KEY = "sluice"
@@ -23,13 +25,16 @@ class RequestRecord:
     """What is gathered while a request is answered.
 
     `log` are members of its log line: never a credential, inputs only where the endpoint's settings ask for them.
-    `headers` go into its answer, whatever that is; `steps` are the times of its steps in milliseconds.
+    `headers` go into its answer, whatever that is; `steps` are the times of its steps in milliseconds. `started` is
+    when it came, by `time.perf_counter`.
     """
 
     request_id: str
     log: dict[str, Any] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
     steps: dict[str, float] = field(default_factory=dict)
+    instance_share_nusd: float = 0.0
+    started: float = field(default_factory=perf_counter)
 
 
 def begin(scope: Scope) -> RequestRecord:
@@ -71,6 +76,15 @@ def model_version(text: str) -> int:
     if not _VERSION.fullmatch(text):
         raise VersionNotFound("A version is an integer from 1.")
     return int(text)
+
+
+def version_or_label(text: str) -> int | str:
+    """A version or a label as a path gives it; VersionNotFound for what can be neither."""
+    if _VERSION.fullmatch(text):
+        return int(text)
+    if not re.fullmatch(LABEL, text):
+        raise VersionNotFound("A version is an integer from 1, or a label: lower-case letters, digits and '._-'.")
+    return text
 
 
 def route_of(scope: Scope) -> str:

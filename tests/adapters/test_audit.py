@@ -12,8 +12,9 @@ from botocore.session import Session
 from shared.adapters.aws import client
 from shared.adapters.dynamodb_audit import DynamoDBAuditLedger, DynamoDBAuditTrail
 from shared.adapters.s3_anchors import S3Anchors
-from shared.domain.audit import MAX_SHARDS, MAX_USAGE_KEYS, Anchor, Appended, Head, Segment, genesis, seal
+from shared.domain.audit import MAX_COUNTER_ITEMS, MAX_SHARDS, Anchor, Appended, Head, Segment, genesis, seal
 from shared.domain.audit_check import Damage, verify
+from shared.domain.endpoint.traffic_counts import TrafficKey
 from shared.domain.errors import BackendError, BackendUnavailable
 from shared.domain.usage import Usage, UsageKey
 from tests.adapters.samples import unique
@@ -32,7 +33,13 @@ class Ledger(Protocol):
     """Both sides of the chain."""
 
     def head(self, shard: str) -> Head | None: ...
-    def append(self, segment: Segment, before: Head, usage: Mapping[UsageKey, Usage]) -> Appended: ...
+    def append(
+        self,
+        segment: Segment,
+        before: Head,
+        usage: Mapping[UsageKey, Usage],
+        traffic: Mapping[TrafficKey, Mapping[str, int]],
+    ) -> Appended: ...
     def segments(self, shard: str, after: int = 0) -> Iterable[Segment]: ...
     def newest(self, shard: str) -> Iterable[Segment]: ...
 
@@ -40,18 +47,19 @@ class Ledger(Protocol):
 class DynamoDBLedger(DynamoDBAuditLedger, DynamoDBAuditTrail):
     """Writes and reads the stores of the template."""
 
-    def __init__(self, dynamodb: "DynamoDBClient", audit_table: str, usage_table: str) -> None:
-        DynamoDBAuditLedger.__init__(self, dynamodb, audit_table, usage_table)
+    def __init__(self, dynamodb: "DynamoDBClient", audit_table: str, usage_table: str, traffic_table: str) -> None:
+        DynamoDBAuditLedger.__init__(self, dynamodb, audit_table, usage_table, traffic_table)
         self._table = audit_table
 
 
 @pytest.fixture(scope="module")
-def tables(local_aws: LocalAws) -> tuple[str, str]:
-    return local_aws.stack.resources["AuditTable"].name, local_aws.stack.resources["UsageTable"].name
+def tables(local_aws: LocalAws) -> tuple[str, str, str]:
+    resources = local_aws.stack.resources
+    return resources["AuditTable"].name, resources["UsageTable"].name, resources["TrafficTable"].name
 
 
 @pytest.fixture
-def dynamodb_ledger(dynamodb: "DynamoDBClient", tables: tuple[str, str]) -> DynamoDBLedger:
+def dynamodb_ledger(dynamodb: "DynamoDBClient", tables: tuple[str, str, str]) -> DynamoDBLedger:
     return DynamoDBLedger(dynamodb, *tables)
 
 
@@ -69,7 +77,7 @@ def fill(ledger: Ledger, shard: str, count: int) -> list[Segment]:
     head, made = genesis(shard), []
     for _ in range(count):
         made.append(after(head, shard))
-        assert ledger.append(made[-1], head, {}) is Appended.WRITTEN
+        assert ledger.append(made[-1], head, {}, {}) is Appended.WRITTEN
         head = made[-1].head
     return made
 
@@ -96,10 +104,10 @@ def test_segments_come_back_as_they_were_written(ledger: Ledger) -> None:
 def test_a_batch_is_written_once(ledger: Ledger) -> None:
     shard, other, batch = unique("s"), unique("s"), unique("b")
     first = after(genesis(shard), shard, batch)
-    assert ledger.append(first, genesis(shard), {}) is Appended.WRITTEN
-    assert ledger.append(first, genesis(shard), {}) is Appended.DUPLICATE
-    assert ledger.append(after(first.head, shard, batch), first.head, {}) is Appended.DUPLICATE
-    assert ledger.append(after(genesis(other), other, batch), genesis(other), {}) is Appended.DUPLICATE
+    assert ledger.append(first, genesis(shard), {}, {}) is Appended.WRITTEN
+    assert ledger.append(first, genesis(shard), {}, {}) is Appended.DUPLICATE
+    assert ledger.append(after(first.head, shard, batch), first.head, {}, {}) is Appended.DUPLICATE
+    assert ledger.append(after(genesis(other), other, batch), genesis(other), {}, {}) is Appended.DUPLICATE
     assert list(ledger.segments(shard)) == [first]
     assert ledger.head(other) is None
 
@@ -108,25 +116,25 @@ def test_a_head_that_moved_on_is_not_written_over(ledger: Ledger) -> None:
     shard = unique("s")
     first, second = fill(ledger, shard, 2)
     for before in (genesis(shard), first.head, Head(2, "other"), Head(3, second.hash)):
-        assert ledger.append(after(before, shard), before, {}) is Appended.OVERTAKEN
+        assert ledger.append(after(before, shard), before, {}, {}) is Appended.OVERTAKEN
     assert list(ledger.segments(shard)) == [first, second]
-    assert ledger.append(after(second.head, shard), second.head, {}) is Appended.WRITTEN
+    assert ledger.append(after(second.head, shard), second.head, {}, {}) is Appended.WRITTEN
 
 
 # ---------------------------------------------------------------------------------- DynamoDB
 
 
 def test_usage_is_added_with_the_segment_or_not_at_all(
-    dynamodb_ledger: DynamoDBLedger, dynamodb: "DynamoDBClient", tables: tuple[str, str]
+    dynamodb_ledger: DynamoDBLedger, dynamodb: "DynamoDBClient", tables: tuple[str, str, str]
 ) -> None:
     shard, tenant = unique("s"), unique("t")
     used = Usage(1, 0, 2, 100, 50, 1500, 700)
     usage = {UsageKey(tenant, "day#2026-11-21"): used, UsageKey(tenant, "month#2026-11"): used}
     first = after(genesis(shard), shard)
-    assert dynamodb_ledger.append(first, genesis(shard), usage) is Appended.WRITTEN
-    assert dynamodb_ledger.append(first, genesis(shard), usage) is Appended.DUPLICATE
-    assert dynamodb_ledger.append(after(genesis(shard), shard), genesis(shard), usage) is Appended.OVERTAKEN
-    assert dynamodb_ledger.append(after(first.head, shard), first.head, usage) is Appended.WRITTEN
+    assert dynamodb_ledger.append(first, genesis(shard), usage, {}) is Appended.WRITTEN
+    assert dynamodb_ledger.append(first, genesis(shard), usage, {}) is Appended.DUPLICATE
+    assert dynamodb_ledger.append(after(genesis(shard), shard), genesis(shard), usage, {}) is Appended.OVERTAKEN
+    assert dynamodb_ledger.append(after(first.head, shard), first.head, usage, {}) is Appended.WRITTEN
     item = dynamodb.get_item(TableName=tables[1], Key={"tenant": {"S": tenant}, "period": {"S": "month#2026-11"}})
     numbers = {name: int(value["N"]) for name, value in item["Item"].items() if "N" in value}
     assert numbers == {
@@ -143,19 +151,23 @@ def test_usage_is_added_with_the_segment_or_not_at_all(
 def test_one_transaction_takes_so_much_usage(dynamodb_ledger: DynamoDBLedger, dynamodb: "DynamoDBClient") -> None:
     shard = unique("s")
     first = after(genesis(shard), shard)
-    usage = {UsageKey(unique("t"), f"day#{number}"): Usage(1) for number in range(MAX_USAGE_KEYS + 1)}
+    usage = {UsageKey(unique("t"), f"day#{number}"): Usage(1) for number in range(MAX_COUNTER_ITEMS + 1)}
     with pytest.raises(ValueError, match="98 keys"):
-        dynamodb_ledger.append(first, genesis(shard), usage)
+        dynamodb_ledger.append(first, genesis(shard), usage, {})
     usage.popitem()
-    assert dynamodb_ledger.append(first, genesis(shard), usage) is Appended.WRITTEN
+    one = {TrafficKey(shard, "day#2026-11-21#0"): {"variant#main#requests": 1}}
+    with pytest.raises(ValueError, match="98 keys"):
+        dynamodb_ledger.append(first, genesis(shard), usage, one)
+    usage.popitem()
+    assert dynamodb_ledger.append(first, genesis(shard), usage, one) is Appended.WRITTEN
 
 
 def test_the_mark_of_a_batch_outlives_every_queue(
-    dynamodb: "DynamoDBClient", tables: tuple[str, str], local_aws: LocalAws
+    dynamodb: "DynamoDBClient", tables: tuple[str, str, str], local_aws: LocalAws
 ) -> None:
     shard, batch = unique("s"), unique("b")
     DynamoDBAuditLedger(dynamodb, *tables, now=lambda: 1_800_000_000.7).append(
-        after(genesis(shard), shard, batch), genesis(shard), {}
+        after(genesis(shard), shard, batch), genesis(shard), {}, {}
     )
     mark = dynamodb.get_item(TableName=tables[0], Key={"shard": {"S": f"batch#{batch}"}, "seq": {"N": "0"}})["Item"]
     assert mark["expires_at"] == {"N": str(1_800_000_000 + 15 * 86_400)}
@@ -168,18 +180,18 @@ def test_one_of_many_writers_wins(dynamodb_ledger: DynamoDBLedger) -> None:
     shard = unique("s")
     with ThreadPoolExecutor(max_workers=8) as pool:
         won = list(
-            pool.map(lambda _: dynamodb_ledger.append(after(genesis(shard), shard), genesis(shard), {}), range(8))
+            pool.map(lambda _: dynamodb_ledger.append(after(genesis(shard), shard), genesis(shard), {}, {}), range(8))
         )
     assert sorted(won) == [Appended.OVERTAKEN] * 7 + [Appended.WRITTEN]
     assert verify(shard, dynamodb_ledger.segments(shard), dynamodb_ledger.head(shard)) == []
 
 
 def test_the_shards_are_those_with_a_head_or_a_first_segment(
-    dynamodb_ledger: DynamoDBLedger, dynamodb: "DynamoDBClient", tables: tuple[str, str]
+    dynamodb_ledger: DynamoDBLedger, dynamodb: "DynamoDBClient", tables: tuple[str, str, str]
 ) -> None:
     for shard in ("62", str(MAX_SHARDS - 1)):
         head = dynamodb_ledger.head(shard) or genesis(shard)
-        dynamodb_ledger.append(after(head, shard), head, {})
+        dynamodb_ledger.append(after(head, shard), head, {}, {})
     dynamodb.delete_item(TableName=tables[0], Key={"shard": {"S": "63"}, "seq": {"N": "0"}})
     found = dynamodb_ledger.shards()
     assert found[-2:] == ["62", "63"]
@@ -187,7 +199,7 @@ def test_the_shards_are_those_with_a_head_or_a_first_segment(
 
 
 def test_what_was_tampered_with_is_read_as_it_is(
-    dynamodb_ledger: DynamoDBLedger, dynamodb: "DynamoDBClient", tables: tuple[str, str]
+    dynamodb_ledger: DynamoDBLedger, dynamodb: "DynamoDBClient", tables: tuple[str, str, str]
 ) -> None:
     shard = unique("s")
     fill(dynamodb_ledger, shard, 3)
@@ -211,7 +223,7 @@ def test_many_segments_are_read_page_by_page(dynamodb_ledger: DynamoDBLedger) ->
     # Some 270 KB each, so that a page of a megabyte ends in between.
     for number in range(6):
         made = replace(seal(shard, head, unique("b"), lines, TIME, TIME), records=bytes(270_000))
-        assert dynamodb_ledger.append(made, head, {}) is Appended.WRITTEN
+        assert dynamodb_ledger.append(made, head, {}, {}) is Appended.WRITTEN
         head = made.head
         assert made.seq == number + 1
     assert [segment.seq for segment in dynamodb_ledger.segments(shard)] == [1, 2, 3, 4, 5, 6]
@@ -247,7 +259,7 @@ FAILED = "ConditionalCheckFailed"
     ],
 )
 def test_why_a_transaction_was_cancelled(
-    local_aws: LocalAws, aws_session: Session, tables: tuple[str, str], codes: tuple[str, ...], outcome: Any
+    local_aws: LocalAws, aws_session: Session, tables: tuple[str, str, str], codes: tuple[str, ...], outcome: Any
 ) -> None:
     with FaultProxy(local_aws.url) as proxy:
         proxied = DynamoDBAuditLedger(
@@ -256,15 +268,15 @@ def test_why_a_transaction_was_cancelled(
         proxy.fail(answers(400, cancelled(*codes)), operation="TransactWriteItems")
         shard = unique("s")
         if isinstance(outcome, Appended):
-            assert proxied.append(after(genesis(shard), shard), genesis(shard), {}) is outcome
+            assert proxied.append(after(genesis(shard), shard), genesis(shard), {}, {}) is outcome
             return
         with pytest.raises(outcome) as raised:
-            proxied.append(after(genesis(shard), shard), genesis(shard), {})
+            proxied.append(after(genesis(shard), shard), genesis(shard), {}, {})
         assert type(raised.value) is outcome
 
 
 def test_a_lost_answer_leaves_the_batch_written_once(
-    local_aws: LocalAws, aws_session: Session, tables: tuple[str, str], dynamodb_ledger: DynamoDBLedger
+    local_aws: LocalAws, aws_session: Session, tables: tuple[str, str, str], dynamodb_ledger: DynamoDBLedger
 ) -> None:
     shard = unique("s")
     first = after(genesis(shard), shard)
@@ -275,11 +287,11 @@ def test_a_lost_answer_leaves_the_batch_written_once(
         )
         proxy.fail(LOST, operation="TransactWriteItems", times=1)
         with pytest.raises(BackendUnavailable):
-            proxied.append(first, genesis(shard), usage)
-        assert proxied.append(first, genesis(shard), usage) is Appended.DUPLICATE
+            proxied.append(first, genesis(shard), usage, {})
+        assert proxied.append(first, genesis(shard), usage, {}) is Appended.DUPLICATE
         proxy.fail(THROTTLED, operation="TransactWriteItems")
         with pytest.raises(BackendUnavailable):
-            proxied.append(after(first.head, shard), first.head, usage)
+            proxied.append(after(first.head, shard), first.head, usage, {})
     assert list(dynamodb_ledger.segments(shard)) == [first]
 
 

@@ -7,8 +7,8 @@ import pytest
 from botocore.session import Session
 
 from shared.adapters.aws import client
-from shared.adapters.sagemaker_backend import endpoint_status
-from shared.adapters.sagemaker_wire import decode_attributes, encode_attributes
+from shared.adapters.backends.sagemaker_realtime import endpoint_status
+from shared.adapters.backends.sagemaker_wire import decode_attributes, encode_attributes
 from shared.domain.errors import BackendUnavailable
 from tests.conftest import LocalAws
 

@@ -8,9 +8,9 @@ import pytest
 from botocore.session import Session
 
 from shared.adapters.aws import client
+from shared.adapters.backends.sagemaker_realtime import SageMakerBackend
 from shared.adapters.function_backend import FunctionBackend
 from shared.adapters.package_cache import PackageCache
-from shared.adapters.sagemaker_backend import SageMakerBackend
 from shared.domain.errors import BackendError, BackendTimeout, BadImage, FieldError
 from shared.domain.model import ModelVersion
 from shared.domain.ports import Backend, InferenceContext
@@ -38,7 +38,7 @@ class _Package:
     def __init__(self, version: ModelVersion) -> None:
         self._version = version
 
-    def run(self, inputs: Tensors) -> Tensors:
+    def run(self, inputs: Tensors, *, options: object = None) -> Tensors:
         return run(self._version, inputs)
 
 

@@ -1,11 +1,14 @@
 """What the cache of the registry answers from memory, for how long, and what it does when the store fails."""
 
 import logging
+from collections.abc import Iterator
+from threading import Event, Semaphore
 
 import pytest
 
 from shared.adapters.cached_models import CachedModels
-from shared.domain.errors import BackendUnavailable, ModelNotFound, VersionNotFound
+from shared.domain.errors import BackendTimeout, BackendUnavailable, ModelNotFound, VersionNotFound
+from shared.domain.model import ModelVersion
 from tests.adapters.samples import version_of
 from tests.fakes import InMemoryModels
 
@@ -135,3 +138,87 @@ def test_a_clock_that_is_set_back_makes_nothing_last_longer(store: InMemoryModel
     clock.now -= 3600
     cached.latest("m")
     assert store.calls == 2
+
+
+class _Hanging(InMemoryModels):
+    """A registry that answers when it is let go; `done` counts what it answered."""
+
+    def __init__(self, *versions: ModelVersion) -> None:
+        super().__init__(*versions)
+        self.gate = Event()
+        self.gate.set()
+        self.done = Semaphore(0)
+
+    def latest(self, model: str) -> ModelVersion:
+        version = super().latest(model)
+        self.gate.wait(30)
+        self.done.release()
+        return version
+
+
+@pytest.fixture
+def hanging() -> Iterator[_Hanging]:
+    store = _Hanging(*(version_of(model) for model in ("m", *(f"m{n}" for n in range(20)))))
+    yield store
+    store.gate.set()
+
+
+def test_while_the_store_hangs_the_last_answer_is_given_and_a_late_one_is_of_use(
+    hanging: _Hanging, clock: _Clock
+) -> None:
+    cached = CachedModels(hanging, ttl_s=5, wait_s=0.05, clock=clock)
+    assert cached.latest("m").version == 1
+    hanging.done.acquire()
+    hanging.gate.clear()
+    hanging.add(version_of("m", 2))
+    clock.now += 5
+    calls = hanging.calls
+    assert [cached.latest("m").version for _ in range(10)] == [1] * 10
+    assert hanging.calls == calls + 1
+    hanging.gate.set()
+    assert hanging.done.acquire(timeout=30)
+    for _ in range(500):
+        if cached.latest("m").version == 2:
+            break
+        Event().wait(0.01)
+    assert cached.latest("m").version == 2
+    assert hanging.calls == calls + 1
+
+
+def test_who_asks_for_what_was_never_read_waits_its_time_and_is_told(hanging: _Hanging, clock: _Clock) -> None:
+    cached = CachedModels(hanging, first_wait_s=0.05, clock=clock)
+    hanging.gate.clear()
+    with pytest.raises(BackendTimeout, match="registry did not answer in time"):
+        cached.latest("m")
+
+
+def test_one_model_that_hangs_has_the_others_given_from_memory_at_once(hanging: _Hanging, clock: _Clock) -> None:
+    cached = CachedModels(hanging, ttl_s=5, wait_s=0.05, clock=clock)
+    for n in range(20):
+        cached.latest(f"m{n}")
+    hanging.gate.clear()
+    clock.now += 5
+    calls = hanging.calls
+    assert [cached.latest(f"m{n}").model for n in range(20)] == [f"m{n}" for n in range(20)]
+    assert hanging.calls == calls + 1
+
+
+def test_a_registry_that_hangs_for_long_is_not_asked_by_ever_more_threads(hanging: _Hanging, clock: _Clock) -> None:
+    cached = CachedModels(hanging, wait_s=0.01, first_wait_s=0.01, clock=clock)
+    hanging.gate.clear()
+    for n in range(20):
+        with pytest.raises((BackendTimeout, BackendUnavailable)):
+            cached.latest(f"m{n}")
+        clock.now += 10
+    assert hanging.calls == 4
+
+
+def test_an_answer_from_before_a_version_was_added_is_dropped(hanging: _Hanging, clock: _Clock) -> None:
+    cached = CachedModels(hanging, first_wait_s=0.05, clock=clock)
+    hanging.gate.clear()
+    with pytest.raises(BackendTimeout):
+        cached.latest("m")
+    cached.add(version_of("m", 2))
+    hanging.gate.set()
+    assert hanging.done.acquire(timeout=30)
+    assert cached.latest("m").version == 2

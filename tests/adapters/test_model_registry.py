@@ -1,6 +1,7 @@
 """The contract of `ModelRegistry`, on the fake and on DynamoDB; then what only DynamoDB can get wrong."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -8,6 +9,7 @@ from botocore.session import Session
 
 from shared.adapters.aws import client
 from shared.adapters.dynamodb_models import MAX_ITEM_BYTES, DynamoDBModels
+from shared.domain.dtypes import DType
 from shared.domain.errors import (
     BackendError,
     BackendUnavailable,
@@ -16,7 +18,10 @@ from shared.domain.errors import (
     VersionConflict,
     VersionNotFound,
 )
+from shared.domain.features import Feature, FeatureSet, ModelFeatures
+from shared.domain.pipeline import Pipeline, Source, Step
 from shared.domain.ports import ModelRegistry
+from shared.domain.signature import Signature, TensorSpec
 from tests.adapters.samples import unique, version_of
 from tests.conftest import LocalAws
 from tests.fakes import InMemoryModels
@@ -44,6 +49,40 @@ def test_a_version_comes_back_as_it_was_added(registry: ModelRegistry) -> None:
     assert registry.get(version.model, 1) == version
     assert registry.latest(version.model) == version
     assert registry.versions(version.model) == [version]
+
+
+def test_features_come_back_with_what_callers_see(registry: ModelRegistry) -> None:
+    signature = Signature(
+        (TensorSpec("x", DType.FP32, (None, 2), features=("age", "amount")), TensorSpec("n", DType.INT64, (None,))),
+        (TensorSpec("y", DType.FP32, (None,)),),
+    )
+    fields = (
+        Feature("age", "x", "age", default=40.0, max_age_s=60),
+        Feature("visits", "n", default=0, overridable=True),
+    )
+    features = ModelFeatures((FeatureSet("customer", "customer_id", fields),), example={"customer_id": "c"})
+    version = replace(version_of(unique("m"), signature=signature), features=features)
+    registry.add(version)
+    found = registry.latest(version.model)
+    assert found == version
+    assert [spec.name for spec in found.caller_signature.inputs] == ["x", "n", "customer_id"]
+    assert found.caller_signature == version.caller_signature
+    assert found.caller_signature is found.caller_signature
+    assert found.caller_example == {"customer_id": "c"}
+
+
+def test_a_pipeline_comes_back_with_its_steps(registry: ModelRegistry) -> None:
+    steps = (
+        Step("pre", "scaler", 3, {"x": Source(None, "values")}, "a" * 64),
+        Step("again", "scaler", 3, {"x": Source("pre", "y.1")}, "a" * 64),
+        Step("labels", "labels", 12, {"x": Source("again", "y.1"), "other": Source(None, "values")}, "b" * 64),
+    )
+    made = Pipeline(steps, {"label": Source("labels", "label"), "scaled": Source("pre", "y.1")})
+    version = replace(version_of(unique("m")), pipeline=made)
+    assert registry.add(version) is True
+    assert registry.get(version.model, 1) == version
+    assert registry.latest(version.model).pipeline == made
+    assert next(found for found in registry.models() if found.model == version.model) == version
 
 
 def test_latest_is_the_highest_number_not_the_last_added(registry: ModelRegistry) -> None:

@@ -1,21 +1,27 @@
 """What travels to SageMaker Runtime, and every way in which it fails, with a real client and a real HTTP server."""
 
+import os
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from botocore.session import Session
 
 from shared.adapters.aws import client
-from shared.adapters.sagemaker_backend import SageMakerBackend
+from shared.adapters.backends.registry import Registry
+from shared.adapters.backends.resources import Resources
+from shared.adapters.backends.sagemaker_clients import DEFAULT_TIMEOUTS_S, SteppedClients
+from shared.adapters.backends.sagemaker_errors import MAPPED
+from shared.adapters.backends.sagemaker_realtime import SageMakerBackend
 from shared.domain import errors
 from shared.domain.dtypes import DType
+from shared.domain.endpoint.config import BackendChoice
 from shared.domain.errors import (
     BackendError,
     BackendRejected,
@@ -82,6 +88,67 @@ def test_tensors_travel_as_binary_and_the_rest_as_custom_attributes(
     sent = call.attributes
     assert 0 < int(sent.pop("deadline-ms")) <= 20_000
     assert sent == {"model": "m", "version": "7", "request-id": "request-1", "tenant": "tenant"}
+
+
+def test_every_argument_that_chooses_within_the_endpoint_is_sent(server: SageMakerServer, aws_session: Session) -> None:
+    options = {
+        "endpoint": "the-endpoint",
+        "target_variant": "challenger",
+        "inference_component": "component-1",
+        "target_model": "models/m.tar.gz",
+        "target_container": "second",
+        "explanations": "`true`",
+    }
+    resources = Resources(session=aws_session, endpoint_urls={"sagemaker-runtime": server.url})
+    made: Any = Registry(resources).build(BackendChoice("sagemaker", options))
+    with closing(made):
+        made.infer(VERSION, INPUTS, replace(CONTEXT, priority=3))
+    (call,) = server.calls
+    assert call.path == "/endpoints/the-endpoint/invocations"
+    prefix = "x-amzn-sagemaker-"
+    sent = {name.removeprefix(prefix): value for name, value in call.headers.items() if name.startswith(prefix)}
+    del sent["custom-attributes"]
+    assert sent == {
+        "target-variant": "challenger",
+        "inference-component": "component-1",
+        "target-model": "models/m.tar.gz",
+        "target-container-hostname": "second",
+        "enable-explanations": "`true`",
+        "inference-id": "request-1",
+    }
+    assert call.attributes["priority"] == "3"
+
+
+def test_nothing_is_chosen_that_was_not_asked_for(backend: SageMakerBackend, server: SageMakerServer) -> None:
+    backend.infer(VERSION, INPUTS, replace(CONTEXT, request_id="ü" * 70))
+    (call,) = server.calls
+    named = {name for name in call.headers if name.startswith("x-amzn-sagemaker-")}
+    assert named == {"x-amzn-sagemaker-custom-attributes", "x-amzn-sagemaker-inference-id"}
+    assert re.fullmatch("[0-9a-f]{64}", call.headers["x-amzn-sagemaker-inference-id"])
+    assert "priority" not in call.attributes
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "place"),
+    [
+        ("sagemaker", {}, "/options/endpoint"),
+        ("sagemaker", {"endpoint": "no_name"}, "/options/endpoint"),
+        ("sagemaker", {"endpoint": "e" * 64}, "/options/endpoint"),
+        ("sagemaker", {"endpoint": "e", "timeouts_s": [2.0, 1.0]}, "/options"),
+        ("sagemaker", {"endpoint": "e", "timeouts_s": []}, "/options/timeouts_s"),
+        ("sagemaker", {"endpoint": "e", "max_request_bytes": 25_000_001}, "/options/max_request_bytes"),
+        ("sagemaker", {"endpoint": "e", "target_model": "a\r\nX-Evil: 1"}, "/options/target_model"),
+        ("sagemaker", {"endpoint": "e", "session_id": "NEW_SESSION"}, "/options/session_id"),
+        ("sagemaker-stream", {"endpoint": "e", "target_model": "m"}, "/options/target_model"),
+        ("sagemaker-async", {"endpoint": "e", "request_ttl_s": 59}, "/options/request_ttl_s"),
+        ("sagemaker-async", {"endpoint": "e", "invocation_timeout_s": 3601}, "/options/invocation_timeout_s"),
+        ("sagemaker-async", {"endpoint": "e", "poll_min_ms": 2000}, "/options"),
+    ],
+)
+def test_options_are_bounded(kind: str, options: dict[str, Any], place: str) -> None:
+    (problem,) = Registry(Resources()).problems(kind, options)
+    assert problem.pointer == place
+    assert problem.detail
 
 
 def test_the_trace_travels_with_the_call(backend: SageMakerBackend, server: SageMakerServer) -> None:
@@ -238,7 +305,8 @@ def test_a_container_that_sagemaker_gave_up_on_is_a_timeout(backend: SageMakerBa
         (503, "ServiceUnavailableException", BackendUnavailable),
         (400, "ThrottlingException", BackendUnavailable),
         (429, "TooManyRequestsException", BackendUnavailable),
-        (502, "Unheard", BackendUnavailable),
+        (502, "Unheard", BackendError),
+        (504, "Unheard", BackendTimeout),
         (400, "ValidationError", BackendError),
         (400, "Unheard", BackendError),
         (403, "AccessDeniedException", BackendError),
@@ -252,6 +320,53 @@ def test_sagemakers_own_errors_are_told_apart_and_not_tried_again(
     server.script = lambda _call: sagemaker_error(status, code)
     _fails(backend, kind, code)
     assert len(server.calls) == 1
+
+
+_OPERATIONS = ("InvokeEndpoint", "InvokeEndpointAsync", "InvokeEndpointWithResponseStream")
+# Told apart by what they hold.
+_BY_CONTENT = {"ModelError", "ModelStreamError"}
+
+
+def test_every_error_of_the_service_model_is_mapped(aws_session: Session) -> None:
+    model = aws_session.get_service_model("sagemaker-runtime")
+    assert set(_OPERATIONS) == set(model.operation_names)
+    modelled = {shape.name for name in _OPERATIONS for shape in model.operation_model(name).error_shapes}
+    assert modelled >= _BY_CONTENT
+    assert modelled <= MAPPED.keys() | _BY_CONTENT
+
+
+@pytest.mark.parametrize("code", MAPPED)
+def test_a_mapped_error_says_whether_the_call_may_be_made_again(
+    backend: SageMakerBackend, server: SageMakerServer, code: str
+) -> None:
+    kind, retryable = MAPPED[code]
+    server.script = lambda _call: sagemaker_error(500 if code == "InternalFailure" else 400, code)
+    error = _fails(backend, kind, code)
+    assert isinstance(error, BackendError)
+    assert error.retryable is retryable
+    assert len(server.calls) == 1
+
+
+@pytest.mark.parametrize("what", _CONTAINER_ERRORS)
+def test_a_container_that_took_nothing_on_may_be_asked_again(
+    backend: SageMakerBackend, server: SageMakerServer, what: str
+) -> None:
+    status, body, kind = _CONTAINER_ERRORS[what]
+    server.script = lambda _call: model_error(status, body)
+    error = _fails(backend, kind)
+    assert isinstance(error, BackendError)
+    assert error.retryable is (kind is BackendUnavailable)
+
+
+def test_without_credentials_nothing_is_sent(server: SageMakerServer) -> None:
+    session = Session(session_vars={"profile": (None, [], None, None), "config_file": (None, None, os.devnull, None)})
+    session.set_config_variable("region", "us-east-1")
+    session.get_component("credential_provider").providers.clear()
+    runtime = client("sagemaker-runtime", session=session, endpoint_url=server.url, retries=0)
+    error = _fails(SageMakerBackend(lambda _seconds: runtime, "endpoint"), BackendError, "credentials")
+    assert isinstance(error, BackendError)
+    assert not error.retryable
+    assert not server.calls
 
 
 @pytest.fixture
@@ -300,6 +415,23 @@ def test_a_client_is_made_once_for_each_step_and_covers_the_deadline(
     for deadline_ms in (4_000, 3_000, 7_000, 60_000, 4_000):
         timed.infer(VERSION, INPUTS, replace(CONTEXT, deadline_ms=deadline_ms))
     assert steps == [5.0, 10.0]
+
+
+def test_a_call_with_a_short_deadline_holds_its_connection_for_a_short_time() -> None:
+    steps: list[float] = []
+
+    class _Client:
+        def close(self) -> None:
+            """Nothing is open."""
+
+    def client_for(seconds: float) -> _Client:
+        steps.append(seconds)
+        return _Client()
+
+    clients = SteppedClients(client_for, DEFAULT_TIMEOUTS_S)
+    for seconds in (0.005, 0.1, 0.25, 0.9, 60.0):
+        clients.get(seconds)
+    assert steps == [0.1, 0.3, 1.0, 27.0]
 
 
 def test_a_connection_closed_without_an_answer_is_tried_once_more(

@@ -27,7 +27,9 @@ def tenant(local_aws: LocalAws, dynamodb: "DynamoDBClient") -> str:
     """A tenant that has used two models on each of four days."""
     name, shard = unique("acme"), unique("s")
     resources = local_aws.stack.resources
-    ledger = DynamoDBAuditLedger(dynamodb, resources["AuditTable"].name, resources[TABLE].name)
+    ledger = DynamoDBAuditLedger(
+        dynamodb, resources["AuditTable"].name, resources[TABLE].name, resources["TrafficTable"].name
+    )
     head = genesis(shard)
     for number, day in enumerate(DAYS, 1):
         usage = {
@@ -38,7 +40,7 @@ def tenant(local_aws: LocalAws, dynamodb: "DynamoDBClient") -> str:
             UsageKey(f"{name}x", day_period(day)): Usage(99),
         }
         segment = seal(shard, head, unique("b"), [b"{}"], "t", "t")
-        assert ledger.append(segment, head, usage) is Appended.WRITTEN
+        assert ledger.append(segment, head, usage, {}) is Appended.WRITTEN
         head = segment.head
     return name
 

@@ -129,9 +129,10 @@ def publishing(down: Cli, local_aws: LocalAws) -> Iterator[Cli]:
 
 @pytest.fixture
 def administering(down: Cli, local_aws: LocalAws) -> Iterator[Cli]:
-    """The command where a stack is up, with the real stores of keys, tenants and usage."""
+    """The command where a stack is up, with the real stores of keys, tenants, usage, features and endpoints."""
     stores = local_aws.stack.resources
-    outputs = {f"{name}Name": stores[name].name for name in ("KeysTable", "TenantsTable", "UsageTable")}
+    tables = ("Keys", "Tenants", "Usage", "Features", "Endpoints", "Models", "Traffic")
+    outputs = {f"{name}TableName": stores[f"{name}Table"].name for name in tables}
     outputs["KeyPepperArn"] = stores["KeyPepper"].name
     down.home.claim()
     down.home.publish(replace(local_stack("http://127.0.0.1:1"), aws_endpoint_url=local_aws.url, outputs=outputs))

@@ -44,6 +44,8 @@ def template(api_url: str, *, functions: bool = True, pepper: str = "none") -> s
         "KeysTable": _keys_table(),
         "TenantsTable": _table("kind:S", "name:S"),
         "UsageTable": _table("tenant:S", "period:S"),
+        "FeaturesTable": _table("id:S"),
+        "EndpointsTable": _table("endpoint:S", "revision:N"),
         "ModelsTable": _table("model:S", "version:N"),
         "ModelBucket": {"Type": "AWS::S3::Bucket"},
         "Role": {"Type": "AWS::IAM::Role", "Properties": {"AssumeRolePolicyDocument": {"Statement": [trust]}}},
@@ -64,6 +66,8 @@ def template(api_url: str, *, functions: bool = True, pepper: str = "none") -> s
         "KeysTableName": {"Ref": "KeysTable"},
         "TenantsTableName": {"Ref": "TenantsTable"},
         "UsageTableName": {"Ref": "UsageTable"},
+        "FeaturesTableName": {"Ref": "FeaturesTable"},
+        "EndpointsTableName": {"Ref": "EndpointsTable"},
         "KeyPepperArn": pepper,
         "ModelBucketName": {"Ref": "ModelBucket"},
     }

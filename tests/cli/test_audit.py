@@ -48,7 +48,8 @@ class Trail:
         s3.create_bucket(Bucket=self.bucket)
         s3.put_bucket_versioning(Bucket=self.bucket, VersioningConfiguration={"Status": "Enabled"})
         usage = _create(dynamodb, unique("usage"), "tenant", "period", "S")
-        self.lines = RecordLines(DynamoDBAuditLedger(dynamodb, self.table, usage), 4)
+        traffic = _create(dynamodb, unique("traffic"), "endpoint", "period", "S")
+        self.lines = RecordLines(DynamoDBAuditLedger(dynamodb, self.table, usage, traffic), 4)
         self.anchor = AnchorHeads(S3Anchors(s3, self.bucket), 3600)
 
     @property

@@ -11,8 +11,24 @@ import pytest
 from infra.cli.local import shown
 from tests.cli.conftest import Cli
 
-COMMANDS = ("up", "down", "status", "publish", "models", "predict", "invoke", "logs", "env", "doctor", "keys")
-HEAVY = ("aiohttp", "boto3", "botocore", "moto", "numpy", "onnxruntime", "pydantic", "urllib3")
+COMMANDS = (
+    "up",
+    "down",
+    "status",
+    "publish",
+    "models",
+    "predict",
+    "invoke",
+    "logs",
+    "env",
+    "doctor",
+    "cost",
+    "keys",
+    "apply",
+    "traffic",
+    "endpoints",
+)
+HEAVY = ("aiohttp", "boto3", "botocore", "moto", "numpy", "onnxruntime", "pydantic", "uniplot", "urllib3")
 
 
 def run(*arguments: str, home: Path, **more: str) -> subprocess.CompletedProcess[str]:
@@ -28,7 +44,9 @@ def test_help_lists_every_command_and_the_exit_codes(down: Cli) -> None:
     assert "3  the stack is not up" in shown
 
 
-@pytest.mark.parametrize("command", ["publish", "models", "predict", "invoke", "logs", "env", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["publish", "models", "predict", "invoke", "logs", "env", "doctor", "cost", "apply", "traffic"]
+)
 def test_help_of_a_command_has_examples_as_they_are_written(down: Cli, command: str) -> None:
     result = down(command, "--help")
     assert result.exit_code == 0

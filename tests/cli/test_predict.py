@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from shared.domain.dtypes import DType
+from shared.domain.endpoint.config import EndpointConfig
 from shared.domain.errors import FieldError
 from shared.domain.signature import TensorSpec
 from shared.schemas.api import ModelDocument, PredictResponse
@@ -29,7 +30,7 @@ def answer(*predictions: Any) -> dict[str, Any]:
 
 
 def serve_signature(server: Server, *inputs: TensorSpec) -> None:
-    document = ModelDocument.of_versions([model_version(inputs)])
+    document = ModelDocument.of_versions([model_version(inputs)], EndpointConfig("digits"))
     server.on("GET /v1/models/digits", document.model_dump_json().encode())
 
 

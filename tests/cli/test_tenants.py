@@ -74,8 +74,14 @@ def test_usage_has_a_total_and_the_share_of_the_quota(administering: Cli, local_
     assert administering("plans", "set", plan, "--daily-quota", "40", "--monthly-quota", "0").exit_code == 0
     assert administering("tenants", "create", name, "--plan", plan).exit_code == 0
     today = datetime.now(UTC).date().isoformat()
-    for period, requests in ((f"day#{today}", 10), (f"month#{today[:7]}", 30), (f"day#{today}#model#tumor", 4)):
-        numbers = {"requests": requests, "errors": 1, "rows": 20, "bytes_in": 1_500_000, "model_us": 2_500_000}
+    whole = {"errors": 1, "rows": 20, "bytes_in": 1_500_000, "model_us": 2_500_000}
+    for period, requests, cost, more in (
+        (f"day#{today}", 10, 10_000, whole),
+        (f"month#{today[:7]}", 30, 30_000, whole),
+        (f"day#{today}#model#cheap", 1, 1_000, {"rows": 2}),
+        (f"day#{today}#model#tumor", 4, 5_000, {"rows": 8, "errors": 1}),
+    ):
+        numbers = {"requests": requests, "cost_nusd": cost, **more}
         client(local_aws, "dynamodb").put_item(
             TableName=local_aws.stack.resources["UsageTable"].name,
             Item={
@@ -89,12 +95,23 @@ def test_usage_has_a_total_and_the_share_of_the_quota(administering: Cli, local_
     assert document["days"][0]["models"]["tumor"]["requests"] == 4
     header, row, total, *states = administering("tenants", "usage", name).stdout.splitlines()
     assert header.split() == ["day", "requests", "errors", "rows", "in", "out", "model", "s", "USD"]
-    assert row.split() == [today, "10", "1", "20", "1.5", "MB", "0", "B", "2.5", "0.000000"]
+    assert row.split() == [today, "10", "1", "20", "1.5", "MB", "0", "B", "2.5", "0.000010"]
     assert total.split()[:2] == ["total", "10"]
     assert states == [
         f"today: 10 of 40 requests, 25.0% (plan {plan})",
         f"this month: 30 of 0 requests (plan {plan})",
     ]
+    header, *rows = administering("tenants", "usage", name, "--by-model").stdout.splitlines()
+    assert header.split()[0] == "model"
+    shown = {line.rsplit(maxsplit=9)[0].strip(): line.split()[-1] for line in rows[:4]}
+    assert list(shown.items()) == [
+        ("tumor", "0.000005"),
+        ("cheap", "0.000001"),
+        ("no model", "0.000004"),
+        ("total", "0.000010"),
+    ]
+    assert rows[2].split()[:5] == ["no", "model", "5", "0", "10"]
+    assert rows[4:] == states
 
 
 def test_no_usage_and_no_quota(administering: Cli) -> None:

@@ -8,6 +8,7 @@ from hashlib import sha256
 from os import urandom
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -78,12 +79,52 @@ def test_a_request_is_recorded_without_what_was_sent() -> None:
         route="POST /v1/models/{model}/predict",
         model="tumor",
         version="3",
+        variant="main",
         target="key k9",
         status=200,
         code="ok",
         request_id="r-1",
         trace_id="1-65f0c0de-0123456789abcdef01234567",
     )
+
+
+def test_who_got_what_is_recorded() -> None:
+    found = json.loads(
+        record(
+            variant="small",
+            fallback="variant=small",
+            reason="circuit_open",
+            cache="miss",
+            experiment={"name": "colour", "arm": "b", "unit": "0123456789abcdef"},
+            shadow={"variant": "next", "state": "dropped"},
+        )
+    )
+    assert {name: found[name] for name in ("variant", "fallback", "cache", "experiment", "arm", "unit")} == {
+        "variant": "small",
+        "fallback": "variant=small",
+        "cache": "miss",
+        "experiment": "colour",
+        "arm": "b",
+        "unit": "0123456789abcdef",
+    }
+    assert "reason" not in found
+    assert "next" not in found.values()
+    damaged = json.loads(record(experiment={"name": "colour"}, fallback={"a": 1}, cache=[]))
+    assert not {"experiment", "arm", "unit", "fallback", "cache"} & damaged.keys()
+
+
+def test_a_segment_of_before_there_were_variants_still_verifies() -> None:
+    # As an earlier release wrote and sealed it.
+    old = (
+        b'{"code":"ok","key_id":"k1","kind":"request","model":"tumor","request_id":"r-1","route":"POST /p",'
+        b'"status":200,"tenant":"acme","time":"2026-11-21T12:00:00.000Z","version":"3"}'
+    )
+    segment = seal("0", genesis("0"), "b", [old], "2026-11-21T12:00:00.000Z", "2026-11-21T12:00:00.000Z")
+    assert segment.hash == "5c64cce34b46f1f5ebb9d01fd76eea0ef4ae938a3159ba5c0f6e73c5596071e2"
+    assert lines_of(segment) == [old]
+    read = msgspec.json.decode(old, type=AuditRecord)
+    assert (read.version, read.variant, read.arm) == ("3", "", "")
+    assert canonical(read) == old
 
 
 def test_a_refusal_of_the_authorizer_is_recorded() -> None:

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from shared.domain.request_line import (
     MAX_SKEW,
     AuthorizationLine,
+    ExposureMember,
     LogBatch,
     LogEvent,
     RequestLine,
+    ShadowMember,
     UnreadableLine,
     parse_line,
     time_of,
@@ -27,6 +29,51 @@ def test_a_request_line_is_read() -> None:
     assert line.steps_ms == {"decode": 0.1, "run": 1.5}
     assert line.timestamp == NOON
     assert not hasattr(line, "inputs")
+
+
+def test_what_routing_adds_is_read() -> None:
+    line = parse_line(
+        request(
+            experiment={"name": "colour", "arm": "b", "unit": "0123456789abcdef"},
+            shadow={"variant": "next", "version": 4, "backend": "function", "state": "failed", "ms": 1, "code": "x"},
+            fallback="variant=small",
+            reason="circuit_open",
+            cache="stale",
+            features={"sets": 1},
+        )
+    )
+    assert isinstance(line, RequestLine)
+    assert line.exposure == ExposureMember("colour", "b", "0123456789abcdef")
+    assert line.copied == ShadowMember("next", "failed", 1.0)
+    assert (line.stand_in, line.why, line.kept) == ("variant=small", "circuit_open", "stale")
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        {"experiment": 3},
+        {"experiment": {"name": "colour", "arm": "b"}},
+        {"experiment": {"name": "colour", "arm": "b", "unit": "somebody@example"}},
+        {"experiment": {"name": "x" * 33, "arm": "b", "unit": "0" * 16}},
+        {"experiment": {"name": "colour\n", "arm": "b", "unit": "0" * 16}},
+        {"shadow": {"variant": "next", "state": "lost"}},
+        {"shadow": {"variant": "next", "state": "compared", "rows": -1}},
+        {"shadow": {"variant": "next", "state": "compared", "distance": "far"}},
+        {"shadow": {"variant": "a#b", "state": "dropped"}},
+        {"shadow": [[[[[[]]]]]]},
+        {"fallback": 7},
+        {"fallback": "variant=A#b"},
+        {"fallback": "other"},
+        {"reason": "x" * 65},
+        {"reason": {"code": "x"}},
+        {"cache": "HIT"},
+    ],
+)
+def test_a_damaged_member_is_as_if_it_were_not_there(member: dict[str, object]) -> None:
+    line = parse_line(request(**member))
+    assert isinstance(line, RequestLine)
+    assert (line.tenant, line.rows) == ("acme", 2)
+    assert (line.exposure, line.copied, line.stand_in, line.why, line.kept) == (None,) * 5
 
 
 def test_an_authorization_line_is_read() -> None:

@@ -10,6 +10,11 @@ from msgspec import Meta
 from shared.domain.settings import SettingsError, load
 
 
+class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    name: str
+    size: Annotated[int, Meta(ge=1)] = 1
+
+
 class Example(msgspec.Struct, frozen=True, kw_only=True):
     table: str
     folder: Path = Path("/default")
@@ -18,6 +23,7 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
     verbose: bool = False
     level: Literal["low", "high"] = "low"
     optional: str | None = None
+    part: Part = Part(name="none")
     port: Annotated[int, Meta(ge=1)] = msgspec.field(default=80, name="EXACT_NAME")
 
     def __post_init__(self) -> None:
@@ -38,11 +44,20 @@ def test_every_type() -> None:
         "SLUICE_VERBOSE": "true",
         "SLUICE_LEVEL": "high",
         "SLUICE_OPTIONAL": "text",
+        "SLUICE_PART": '{"name": "a", "size": 3}',
         "EXACT_NAME": "8080",
         "SLUICE_UNKNOWN": "ignored",
     }
     expected = Example(
-        table="t", folder=Path("/x"), threads=3, seconds=0.5, verbose=True, level="high", optional="text", port=8080
+        table="t",
+        folder=Path("/x"),
+        threads=3,
+        seconds=0.5,
+        verbose=True,
+        level="high",
+        optional="text",
+        part=Part(name="a", size=3),
+        port=8080,
     )
     assert load(Example, environ) == expected
 
@@ -63,6 +78,10 @@ def test_empty_is_unset() -> None:
         ("SLUICE_VERBOSE", "hunter2"),
         ("SLUICE_LEVEL", "hunter2"),
         ("EXACT_NAME", "-7"),
+        ("SLUICE_PART", "hunter2"),
+        ("SLUICE_PART", '{"size": 2}'),
+        ("SLUICE_PART", '{"name": "hunter2", "size": 0}'),
+        ("SLUICE_PART", '{"name": "n", "other": "hunter2"}'),
     ],
 )
 def test_a_wrong_value_is_named_and_not_shown(variable: str, value: str) -> None:

@@ -137,10 +137,11 @@ def test_every_request_leaves_one_line_and_no_inputs(own: Sluice, callers: Calle
 def test_inputs_are_logged_where_the_endpoint_asks_and_what_is_redacted_is_not(own: Sluice, callers: Callers) -> None:
     features = callers.admin.get("/v1/models/tumor").json()["signature"]["inputs"][0]["features"]
     redacted, shown = features[0], features[1]
-    settings = {"log_inputs": 1, "redact": [redacted], "version": 0}
-    put = callers.admin.put("/v1/admin/endpoints/tumor", json=settings)
-    assert (put.status_code, put.json()["version"]) == (200, 1)
-    assert callers.admin.put("/v1/admin/endpoints/tumor", json=settings).status_code == 409
+    settings = {"logging": {"inputs": 1, "redact": [redacted]}}
+    before = {"If-Match": callers.admin.get("/v1/admin/endpoints/tumor").headers["etag"]}
+    put = callers.admin.put("/v1/admin/endpoints/tumor", json=settings, headers=before)
+    assert (put.status_code, put.json()["logging"]["inputs"]) == (200, 1)
+    assert callers.admin.put("/v1/admin/endpoints/tumor", json=settings, headers=before).status_code == 412
     forget(own)
     answer = callers.caller().predict(body=json.dumps({"instances": [[77.25, 88.5, *[1.0] * 28]]}).encode())
     assert answer.status_code == 200, answer.text

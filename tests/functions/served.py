@@ -5,13 +5,14 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from functions.predict.bootstrap import NoContainer, application
+from functions.predict.bootstrap import application
 from shared.adapters.function_backend import FunctionBackend, Runnable
 from shared.adapters.onnx.package import OnnxPackage
-from shared.domain.model import ModelVersion, Placement
-from shared.domain.ports import Backend
+from shared.domain.endpoint.config import FUNCTION
+from shared.domain.model import ModelVersion
 from tests.fakes import InMemoryModels
-from tests.functions.support import open_door, predict_settings, published
+from tests.functions.parts import parts
+from tests.functions.support import predict_settings, published
 
 ROUTE = "/v1/models/{model}/predict"
 
@@ -24,6 +25,9 @@ class Folders:
 
     def get(self, version: ModelVersion) -> Runnable:
         return self._packages[version.model, version.version]
+
+    def ready(self, version: ModelVersion) -> bool:
+        return (version.model, version.version) in self._packages
 
 
 def serving(log: logging.Logger, *folders: Path, **settings: int) -> FastAPI:
@@ -38,9 +42,5 @@ def serving(log: logging.Logger, *folders: Path, **settings: int) -> FastAPI:
         )
         for package in packages
     ]
-    backends: dict[Placement, Backend] = {
-        Placement.FUNCTION: FunctionBackend(Folders(*packages)),
-        Placement.CONTAINER: NoContainer(),
-    }
-    values = predict_settings(**settings)
-    return application(values, InMemoryModels(*versions), backends, {"models": lambda: None}, log, door=open_door())
+    backends = {FUNCTION: FunctionBackend(Folders(*packages))}
+    return application(predict_settings(**settings), parts(InMemoryModels(*versions), backends), log)

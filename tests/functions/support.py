@@ -91,7 +91,19 @@ class Function:
 
 def predict_settings(**values: Any) -> Settings:
     """Settings of the predict function; its stores have names, and nothing is behind them."""
-    stores = ("models", "keys", "tenants", "usage", "endpoints", "limits", "idempotency")
+    stores = (
+        "models",
+        "keys",
+        "tenants",
+        "usage",
+        "endpoints",
+        "guards",
+        "answers",
+        "features",
+        "jobs",
+        "limits",
+        "idempotency",
+    )
     named = {f"{store}_table": store for store in stores}
     return Settings(**{"service": "predict", "model_bucket": "bucket", "data_bucket": "data", **named, **values})
 

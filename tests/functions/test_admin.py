@@ -17,7 +17,7 @@ from shared.adapters.dynamodb_keys import DynamoDBKeys
 from shared.adapters.dynamodb_tenants import DynamoDBTenants
 from shared.domain.principal import SCOPES, Principal
 from shared.domain.settings import SettingsError, load
-from shared.schemas.admin import EndpointDocument, PlanDocument, PlanList, TenantDocument, TenantList
+from shared.schemas.admin import PlanDocument, PlanList, TenantDocument, TenantList
 from shared.schemas.admin_keys import CreatedKey, KeyDocument, KeyList
 from shared.schemas.admin_usage import UsageDocument
 from shared.schemas.api import Problem
@@ -46,6 +46,9 @@ def environment(local_aws: LocalAws) -> dict[str, str]:
         "SLUICE_TENANTS_TABLE": stores["TenantsTable"],
         "SLUICE_USAGE_TABLE": stores["UsageTable"],
         "SLUICE_ENDPOINTS_TABLE": stores["EndpointsTable"],
+        "SLUICE_MODELS_TABLE": stores["ModelsTable"],
+        "SLUICE_FEATURES_TABLE": stores["FeaturesTable"],
+        "SLUICE_TRAFFIC_TABLE": stores["TrafficTable"],
         "SLUICE_LIMITS_TABLE": stores["LimitsTable"],
         "SLUICE_IDEMPOTENCY_TABLE": stores["IdempotencyTable"],
         "SLUICE_DATA_BUCKET": stores["DataBucket"],
@@ -151,7 +154,7 @@ def test_only_the_scope_admin_opens_and_others_learn_nothing(function: Function,
     everything_else = Principal("acme", "k" * 16, SCOPES - {"admin"}, "default")
     for name in ("default", "absent", "%00"):
         filled = path.replace("/v1/admin/", "")
-        for part in ("{tenant}", "{plan}", "{key_id}", "{endpoint}"):
+        for part in ("{tenant}", "{plan}", "{key_id}", "{endpoint}", "{revision}"):
             filled = filled.replace(part, name)
         for body in (None, "not json"):
             answer = call(function, method, filled, body, "strange=1", everything_else)
@@ -160,7 +163,7 @@ def test_only_the_scope_admin_opens_and_others_learn_nothing(function: Function,
 
 
 def test_every_operation_is_covered() -> None:
-    assert len(operations()) == 18
+    assert len(operations()) == 27
 
 
 def test_settings_are_named_when_they_are_missing() -> None:
@@ -458,44 +461,6 @@ def test_what_is_wrong_with_roles(admin: Admin) -> None:
     assert problem(admin("DELETE", "roles", query=f"arn={ROLE}{unique('role')}")) == (404, "key_not_found")
     assert problem(admin("DELETE", "roles", query="arn=x")) == (422, "out_of_range")
     assert problem(admin("DELETE", "roles")) == (422, "missing_field")
-
-
-# ---------------------------------------------------------------- endpoints
-def test_settings_of_an_endpoint_are_edited_one_at_a_time(admin: Admin, log_lines: LogLines) -> None:
-    name = unique("model")
-    before = EndpointDocument.model_validate_json(admin("GET", f"endpoints/{name}").body)
-    assert (before.version, before.log_inputs, before.log_outputs, before.redact) == (0, 0, 0, ())
-    edit = {"log_inputs": 0.1, "redact": ["age"], "version": before.version}
-    after = admin("PUT", f"endpoints/{name}", edit)
-    assert after.status == 200
-    assert after.json == {
-        "endpoint": name, "log_inputs": 0.1, "log_outputs": 0.0, "redact": ["age"], "version": 1,
-    }  # fmt: skip
-    assert problem(admin("PUT", f"endpoints/{name}", edit)) == (409, "conflict")
-    assert admin("GET", f"endpoints/{name}").json == after.json
-    assert admin("PUT", f"endpoints/{name}", {"version": 1}).json["log_inputs"] == 0
-    listed = admin("GET", "endpoints", query="limit=1000").json["endpoints"]
-    assert [found["version"] for found in listed if found["endpoint"] == name] == [2]
-    assert targets(log_lines) == [None, *[f"endpoint:{name}"] * 2, None, f"endpoint:{name}", None]
-
-
-@pytest.mark.parametrize(
-    ("change", "pointer"),
-    [
-        ({"log_inputs": 1.1}, "/log_inputs"),
-        ({"log_outputs": -0.1}, "/log_outputs"),
-        ({"redact": [""]}, "/redact/0"),
-        ({"redact": ["x"] * 257}, "/redact"),
-        ({"version": -1}, "/version"),
-        ({"traffic": {}}, "/traffic"),
-    ],
-)
-def test_settings_that_no_endpoint_has(admin: Admin, change: dict[str, Any], pointer: str) -> None:
-    answer = admin("PUT", "endpoints/any", {"version": 0, **change})
-    assert answer.status == 422
-    assert [fault.pointer for fault in Problem.model_validate_json(answer.body).errors] == [pointer]
-    assert problem(admin("PUT", "endpoints/Any", {"version": 0})) == (404, "not_found")
-    assert problem(admin("GET", "endpoints/Any")) == (404, "not_found")
 
 
 # ------------------------------------------------------------------- faults

@@ -10,13 +10,16 @@ from botocore.session import Session
 
 from functions.api import bootstrap as api
 from functions.authorizer import bootstrap as authorizer
+from functions.predict import backends
 from functions.predict import bootstrap as predict
 from infra.local.seed import PLAN, seed_keys
 from infra.local.stack import REGION
 from shared.adapters.aws import client
+from shared.adapters.dynamodb_endpoints import DynamoDBEndpoints
 from shared.adapters.dynamodb_models import DynamoDBModels
 from shared.adapters.s3_packages import S3Packages
 from shared.domain.dtypes import DType
+from shared.domain.endpoint.config import EndpointConfig, ResponseFilter, StoredEndpoint
 from shared.domain.model import PackageDescription, Placement
 from shared.domain.principal import Principal
 from shared.domain.signature import Signature, TensorSpec
@@ -114,6 +117,7 @@ def test_predict_makes_no_client_that_its_path_does_not_use(
         return factory(service, **options)
 
     monkeypatch.setattr(predict, "client", spy)
+    monkeypatch.setattr(backends, "client", spy)
     function = Function(predict.build({**environment, "SLUICE_ENDPOINT_NAME": "endpoint"}))
     function("GET", "/health", principal=None)
     assert made == ["dynamodb"]
@@ -132,6 +136,23 @@ def test_the_catalogue_and_the_contract_show_a_published_model(
     operation = function("GET", "/openapi.json", principal=None).json["paths"][f"/v1/models/{model}/predict"]["post"]
     shown = operation["requestBody"]["content"]["application/json"]["examples"]
     assert shown["rows"]["value"] == {"instances": [[1, 2]]}
+
+
+def test_what_an_endpoint_hides_is_in_no_contract(
+    environment: Mapping[str, str], local_aws: LocalAws, aws_session: Session, tmp_path: Path
+) -> None:
+    model = publish(local_aws, aws_session, tmp_path)
+    hidden = EndpointConfig(model, response=ResponseFilter(outputs=("other",)))
+    dynamodb = client("dynamodb", session=aws_session, endpoint_url=local_aws.url)
+    DynamoDBEndpoints(dynamodb, environment["SLUICE_ENDPOINTS_TABLE"]).put(StoredEndpoint(hidden, 1, 1_700_000_000))
+    function = Function(api.build(environment))
+    assert function("GET", f"/v1/models/{model}").json["signature"]["outputs"] == []
+    document = function("GET", "/openapi.json", principal=None).json["paths"][f"/v1/models/{model}/predict"]
+    (answer, _v2) = document["post"]["responses"]["200"]["content"]["application/json"]["schema"]["anyOf"]
+    assert answer["properties"]["predictions"]["items"]["properties"] == {}
+    unread = Function(api.build({**environment, "SLUICE_ENDPOINTS_TABLE": "absent"}))
+    assert unread("GET", f"/v1/models/{model}").status == 503
+    assert unread("GET", "/openapi.json", principal=None).status == 503
 
 
 def test_the_authorizer_knows_a_stored_key_and_no_other(environment: Mapping[str, str], local_aws: LocalAws) -> None:

@@ -8,18 +8,19 @@ import sys
 import pytest
 
 from infra.local.stack import REGION, StackSpec
+from shared.adapters.backends.registry import KINDS
 from tests.conftest import ROOT
 
 WEB = {"fastapi", "starlette", "pydantic", "mangum"}
 TRAINING = {"sklearn", "skl2onnx", "torch", "onnx", "transformers"}
 LOCAL = {"infra", "examples", "tests", "moto", "aiohttp", "flask", "awslambdaric", "typer", "rich"}
-NEVER = TRAINING | LOCAL | {"boto3", "aws_lambda_powertools", "pandas", "requests"}
+NEVER = TRAINING | LOCAL | {"boto3", "aws_lambda_powertools", "grpc", "pandas", "pyarrow", "requests"}
 
 _IMPORT = """
 import importlib, json, sys
 module, function = sys.argv[1].rsplit(".", 1)
 assert callable(getattr(importlib.import_module(module), function))
-print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
+print(json.dumps(sorted(sys.modules)))
 """
 
 
@@ -41,6 +42,10 @@ def cold_import(stack: StackSpec, function: str) -> set[str]:
     return set(json.loads(done.stdout))
 
 
+def packages(modules: set[str]) -> set[str]:
+    return {name.partition(".")[0] for name in modules}
+
+
 @pytest.mark.parametrize(
     ("function", "needed", "refused"),
     [
@@ -59,9 +64,17 @@ def cold_import(stack: StackSpec, function: str) -> set[str]:
 def test_a_function_imports_what_its_path_needs(
     stack: StackSpec, function: str, needed: set[str], refused: set[str]
 ) -> None:
-    imported = cold_import(stack, function)
+    imported = packages(cold_import(stack, function))
     assert needed <= imported
     assert imported & (refused | NEVER) == set()
+
+
+@pytest.mark.parametrize("function", ["PredictFunction", "AdminFunction"])
+def test_no_kind_of_backend_is_imported_before_a_configuration_names_it(stack: StackSpec, function: str) -> None:
+    folder = "shared.adapters.backends"
+    imported = {name for name in cold_import(stack, function) if name.startswith(f"{folder}.")}
+    assert imported & {*KINDS.values(), f"{folder}.http_backend", f"{folder}.grpc_backend"} == set()
+    assert f"{folder}.registry" in imported
 
 
 def test_every_function_of_the_template_is_held_to_it(stack: StackSpec) -> None:

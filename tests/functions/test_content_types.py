@@ -132,7 +132,7 @@ def test_every_type_goes_in_and_out(function: Function, headers: dict[str, str],
 def test_the_plain_json_answer_has_all_its_members(function: Function, log_lines: LogLines) -> None:
     answer = predict(function, {"instances": X.tolist()}, {})
     document = answer.json
-    assert document["model"] == {"name": "plus", "version": 1, "variant": "main", "backend": "function"}
+    assert document["model"] == {"name": "plus", "version": 1, "variant": "v1", "backend": "function"}
     assert document["prediction_id"] == answer.headers["x-prediction-id"] == log_lines.requests()[0]["prediction_id"]
     assert log_lines.requests()[0]["rows"] == 2
 

@@ -10,6 +10,7 @@ import pytest
 
 from functions.api.bootstrap import application as api
 from shared.codecs.content.media import CSV, JSON, JSON_LINES, MULTIPART
+from shared.domain.endpoint.config import EndpointConfig
 from tests.fakes import InMemoryModels
 from tests.functions.conftest import Serve
 from tests.functions.served import serving
@@ -71,9 +72,11 @@ def models(tmp_path: Path) -> list[Path]:
 def test_every_example_is_answered(serve: Serve, models: list[Path], log: logging.Logger) -> None:
     predict_app = serving(log, *models)
     function: Function = serve(predict_app)
-    registry = predict_app.state.services.predict.registry
+    registry = predict_app.state.services.registry
     known = InMemoryModels(*registry.models())
-    document = serve(api(known, log, door=open_door(), contract_ttl_s=60))("GET", "/openapi.json", principal=None).json
+    document = serve(api(known, EndpointConfig, log, door=open_door(), contract_ttl_s=60))(
+        "GET", "/openapi.json", principal=None
+    ).json
     names = {version.model for version in known.models()}
     assert {"tumor", "digits", "embed"} <= names
     seen = set()

@@ -7,23 +7,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from functions.predict.bootstrap import NoContainer, application
+from functions.predict.bootstrap import application
 from shared.domain import errors
+from shared.domain.endpoint.config import FUNCTION
 from shared.domain.model import ModelVersion, Placement
-from shared.domain.ports import Backend
 from shared.domain.principal import Principal
 from shared.domain.tensors import Tensors
 from shared.schemas.api import PredictResponse, Problem
+from shared.web.logs import JsonFormatter
 from shared.web.problems import status_of
 from tests.fakes import FakeBackend, InMemoryModels
 from tests.functions.conftest import LogLines, Serve
+from tests.functions.parts import parts
 from tests.functions.support import (
     GATEWAY_ID,
     Answer,
     Function,
     LambdaContextStub,
     event,
-    open_door,
     predict_settings,
     published,
 )
@@ -53,8 +54,7 @@ def registry() -> InMemoryModels:
 
 @pytest.fixture
 def function(serve: Serve, registry: InMemoryModels, backend: FakeBackend, log: logging.Logger) -> Function:
-    backends: dict[Placement, Backend] = {Placement.FUNCTION: backend, Placement.CONTAINER: NoContainer()}
-    return serve(application(SETTINGS, registry, backends, {"models": lambda: None}, log, door=open_door()))
+    return serve(application(SETTINGS, parts(registry, {FUNCTION: backend}), log))
 
 
 def predict(function: Function, body: Any, model: str = "pair", **more: Any) -> Answer:
@@ -97,10 +97,11 @@ def test_the_backend_is_told_request_tenant_and_the_time_that_is_left(function: 
     predict(function, {"instances": [[1, 2]]}, headers={"x-request-id": "abc-123"})
     _, _, context = backend.calls[0]
     assert (context.request_id, context.tenant) == ("abc-123", "acme")
-    assert context.deadline_ms == 5_000 - SETTINGS.deadline_reserve_ms
+    left = 5_000 - SETTINGS.deadline_reserve_ms
+    assert left - 200 < context.deadline_ms <= left
     function.context = LambdaContextStub(left_ms=900_000)
     predict(function, {"instances": [[1, 2]]})
-    assert backend.calls[1][2].deadline_ms == SETTINGS.deadline_ms
+    assert SETTINGS.deadline_ms - 200 < backend.calls[1][2].deadline_ms <= SETTINGS.deadline_ms
 
 
 def test_without_time_left_no_model_runs(function: Function, backend: FakeBackend) -> None:
@@ -268,20 +269,23 @@ def test_the_log_line_tells_the_bytes_that_came_whatever_the_caller_says(
 
 
 def test_an_unexpected_error_shows_nothing_and_logs_everything(
-    function: Function, backend: FakeBackend, log_lines: LogLines
+    function: Function, backend: FakeBackend, log_lines: LogLines, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.handler.setFormatter(JsonFormatter("test"))
+
     def fail(_version: ModelVersion, _inputs: Tensors) -> Tensors:
         raise ZeroDivisionError("a secret of the inside")
 
     backend.run = fail
     answer = predict(function, {"instances": [[1, 2]]})
     document = problem(answer)
-    assert (answer.status, document.code) == (500, "internal")
+    assert (answer.status, document.code) == (502, "backend_error")
     assert b"secret of the inside" not in answer.body
-    error, line = log_lines.lines
+    (line,) = log_lines.lines
+    error = json.loads(caplog.text.splitlines()[0])
     assert "ZeroDivisionError: a secret of the inside" in error["exception"]
     assert error["request_id"] == line["request_id"] == document.request_id
-    assert (line["level"], line["status"], line["code"]) == ("ERROR", 500, "internal")
+    assert (line["level"], line["status"], line["code"]) == ("ERROR", 502, "backend_error")
 
 
 def test_health_asks_nobody(function: Function, registry: InMemoryModels) -> None:

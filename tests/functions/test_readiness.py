@@ -6,7 +6,8 @@ from shared.domain.errors import BackendUnavailable
 from shared.schemas.api import Readiness as Document
 from tests.fakes import InMemoryModels
 from tests.functions.conftest import LogLines, Serve
-from tests.functions.support import open_door, predict_settings
+from tests.functions.parts import parts
+from tests.functions.support import predict_settings
 
 SETTINGS = predict_settings()
 
@@ -16,7 +17,7 @@ def unreachable() -> str | None:
 
 
 def get(serve: Serve, log: logging.Logger, checks: dict[str, Check]) -> tuple[int, Document]:
-    app = application(SETTINGS, InMemoryModels(), {}, checks, log, door=open_door())
+    app = application(SETTINGS, parts(InMemoryModels(), {}, checks=checks), log)
     answer = serve(app)("GET", "/ready", principal=None)
     return answer.status, Document.model_validate_json(answer.body)
 
@@ -44,7 +45,10 @@ def test_a_report_is_reused_for_its_time(log: logging.Logger) -> None:
         asked.append(1)
         return None
 
-    kept, renewed = Readiness({"it": count}, log, ttl_s=60), Readiness({"it": count}, log, ttl_s=0)
+    kept, renewed = (
+        Readiness({"it": count}, log, within=lambda check: check(), ttl_s=60),
+        Readiness({"it": count}, log, within=lambda check: check(), ttl_s=0),
+    )
     kept()
     kept()
     assert len(asked) == 1

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from botocore.session import Session
 
-from functions.predict import bootstrap
+from functions.predict import backends, bootstrap
 from infra.local.stack import REGION
 from shared.adapters.aws import client
 from shared.adapters.dynamodb_models import DynamoDBModels
@@ -117,6 +117,7 @@ def test_a_restored_function_has_clients_and_answers_of_its_own(
 
     clients = Clients()
     monkeypatch.setattr(bootstrap, "client", clients)
+    monkeypatch.setattr(backends, "client", clients)
     function = Function(bootstrap.build({**environment, **SNAP_START}))
 
     def predict(model: str) -> Any:

@@ -23,11 +23,15 @@ from functions.telemetry.log_event import NotALogEvent, read_event
 from infra.local.aws_client import isolated_session, local_client
 from infra.local.stack import REGION
 from shared.adapters.dynamodb_audit import DynamoDBAuditTrail
+from shared.adapters.dynamodb_traffic import DynamoDBTraffic
 from shared.adapters.dynamodb_usage import DynamoDBUsage
 from shared.adapters.s3_anchors import S3Anchors
 from shared.domain.audit import Segment, shard_of
+from shared.domain.cost import RequestCosts
 from shared.domain.credentials import new_key
+from shared.domain.endpoint.traffic_counts import Traffic, traffic_in
 from shared.domain.errors import BackendUnavailable, Unauthenticated
+from shared.domain.prices import LIST_PRICES
 from shared.domain.request_line import AuthorizationLine, RequestLine, parse_line
 from shared.usecases.authorize import Authorize
 from shared.usecases.read_audit import verify_shard
@@ -130,7 +134,8 @@ def test_what_the_functions_write_is_what_is_read(serve: Serve, log: logging.Log
         return {"model": model}
 
     calls: dict[str, int] = {"dynamodb.UpdateItem": 1}
-    observed = Observed(metrics=RequestMetrics("Sluice"), calls=lambda: calls, memory_mb=1769)
+    costs = RequestCosts(LIST_PRICES, 1769, "x86_64")
+    observed = Observed(metrics=RequestMetrics("Sluice"), calls=lambda: calls, costs=costs)
     function = serve(create_app([router], None, log, observed))
     assert function("GET", "/v1/models/tumor", route="/v1/models/{model}").status == 200
     assert function("GET", "/v1/models/broken", route="/v1/models/{model}").status == 500
@@ -217,15 +222,20 @@ class Stores:
         dynamodb = local_client(session, "dynamodb", local_aws.url)
         self.trail = DynamoDBAuditTrail(dynamodb, resources["AuditTable"].name)
         self.usage = DynamoDBUsage(dynamodb, resources["UsageTable"].name)
+        self.traffic = DynamoDBTraffic(dynamodb, resources["TrafficTable"].name)
         self.anchors = S3Anchors(local_client(session, "s3", local_aws.url), resources["AuditBucket"].name)
         self.environment = {
             "SLUICE_AUDIT_TABLE": resources["AuditTable"].name,
             "SLUICE_USAGE_TABLE": resources["UsageTable"].name,
+            "SLUICE_TRAFFIC_TABLE": resources["TrafficTable"].name,
             "SLUICE_AUDIT_BUCKET": resources["AuditBucket"].name,
         }
 
     def requests(self, tenant: str) -> int:
         return sum(row.usage.requests for row in self.usage.of_tenant(tenant, DAY, DAY) if row.model is None)
+
+    def shown(self, endpoint: str) -> Traffic:
+        return traffic_in(self.traffic.of_endpoint(endpoint, DAY, DAY))
 
 
 @pytest.fixture
@@ -281,8 +291,12 @@ def test_a_batch_becomes_usage_audit_and_an_anchor(
 
 
 def test_writers_at_once_and_batches_twice_make_one_linear_chain(make: Make, stores: Stores) -> None:
-    tenant = unique("t")
-    batches = [batch(*[request(tenant=tenant, rows=number)] * 3, stream=unique("stream")) for number in range(16)]
+    tenant, model = unique("t"), unique("m")
+    shadow = {"variant": "next", "state": "compared", "ms": 1, "primary_ms": 1, "rows": 2, "agreeing": 1}
+    batches = [
+        batch(*[request(tenant=tenant, model=model, rows=number, shadow=shadow)] * 3, stream=unique("stream"))
+        for number in range(16)
+    ]
     handlers = [make(SLUICE_AUDIT_SHARDS="1") for _ in range(8)]
     before = stores.trail.head("0")
 
@@ -298,6 +312,9 @@ def test_writers_at_once_and_batches_twice_make_one_linear_chain(make: Make, sto
     (day, _) = stores.usage.of_tenant(tenant, DAY, DAY)
     assert day.usage.requests == 48
     assert day.usage.rows == 3 * sum(range(16))
+    shown = stores.shown(model)
+    assert shown.variants["main"].requests == 48
+    assert (shown.shadows["next"].copied, shown.shadows["next"].agreement_rate) == (48, 0.5)
     head = stores.trail.head("0")
     assert head is not None
     assert head.seq == (before.seq if before else 0) + 16
@@ -309,20 +326,22 @@ def test_writers_at_once_and_batches_twice_make_one_linear_chain(make: Make, sto
 def test_what_was_written_and_not_confirmed_is_not_written_again(
     make: Make, stores: Stores, local_aws: LocalAws
 ) -> None:
-    tenant, made = unique("t"), []
+    tenant, model, made = unique("t"), unique("m"), []
     with FaultProxy(local_aws.url) as proxy:
         handler = make(proxy.url, SLUICE_AUDIT_SHARDS="1")
         for fault in (LOST, BROKEN, THROTTLED):
-            event = subscription(batch(request(tenant=tenant), stream=unique("stream")))
+            event = subscription(batch(request(tenant=tenant, model=model), stream=unique("stream")))
             proxy.fail(fault, operation="TransactWriteItems")
             with pytest.raises(BackendUnavailable):  # Lambda delivers it again, perhaps to another environment
                 handler(event, CONTEXT)
             proxy.heal()
             made.append(event)
         assert stores.requests(tenant) == 1  # of the one whose answer was lost
+        assert stores.shown(model).variants["main"].requests == 1
         for event in made * 2:
             handler(event, CONTEXT)
     assert stores.requests(tenant) == 3
+    assert stores.shown(model).variants["main"].requests == 3
     assert list(verify_shard(stores.trail, stores.anchors, "0").breaches) == []
 
 

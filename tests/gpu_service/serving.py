@@ -30,8 +30,9 @@ T = TypeVar("T")
 
 
 class Serving:
-    def __init__(self, dataplane: DataPlane, executor: Executor, manager: ModelManager) -> None:
+    def __init__(self, dataplane: DataPlane, executor: Executor, manager: ModelManager, lifecycle: Lifecycle) -> None:
         self.dataplane = dataplane
+        self.lifecycle = lifecycle
         self.executor = executor
         self.manager = manager
 
@@ -64,7 +65,7 @@ async def serving(folder: Path, **settings: Any) -> AsyncIterator[Serving]:
         assert monotonic() < deadline, repository.readiness().reason
         await asyncio.sleep(0.005)
     try:
-        yield Serving(DataPlane(repository, manager), executor, manager)
+        yield Serving(DataPlane(repository, manager), executor, manager, lifecycle)
     finally:
         await manager.stop()
         executor.close()

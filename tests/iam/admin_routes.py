@@ -1,5 +1,6 @@
 """Every route of the admin API, asked once and in ways that take its rarer branches."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +27,9 @@ class Admin:
     def __call__(self, method: str, path: str, body: Any = None, query: str = "", **headers: str) -> Answer:
         first, *rest = path.split("/")
         route = "/".join(["/v1/admin", first, *([f"{{{NAMES[first]}}}", *rest[1:]] if rest else [])])
+        route = re.sub("/history/.+", "/history/{revision}", route)
+        route = re.sub("/features/[^/]+", "/features/{feature_set}", route)
+        route = re.sub("{feature_set}/.+", "{feature_set}/{entity}", route)
         made = event(method, f"/v1/admin/{path}", route, body, headers, ADMIN)
         made["rawQueryString"] = query
         self.asked.add((method, route))
@@ -49,8 +53,9 @@ def drive_admin(environment: Mapping[str, str]) -> None:
         admin("PUT", "roles", {"arn": role, "tenant": tenant, "scopes": ["predict"]}),
         admin("DELETE", "roles", query=f"arn={role}"),
         admin("GET", f"endpoints/{endpoint}"),
-        admin("PUT", f"endpoints/{endpoint}", {"version": 0, "log_inputs": 0.5}),
+        *_endpoint(admin, f"endpoints/{endpoint}"),
         admin("GET", "endpoints"),
+        *_features(admin, f"tenants/{tenant}/features/customer"),
     ]
     assert [answer.body for answer in answers if answer.status >= 300] == []
     paths = contract()["paths"].items()
@@ -65,6 +70,32 @@ def _keys(admin: Admin, tenant: str) -> list[Answer]:
     assert admin("POST", f"keys/{key_id}/rotate", {"overlap_s": 60}).status == 409
     listed, read = admin("GET", "keys", query=f"tenant={tenant}"), admin("GET", f"keys/{key_id}")
     return [made, again, rotated, listed, read, admin("DELETE", f"keys/{key_id}")]
+
+
+def _features(admin: Admin, path: str) -> list[Answer]:
+    one = {"features": {"age": 41}}
+    return [
+        *_once(admin, path, {"entities": [{"entity": "c1", **one}]}),
+        admin("PUT", f"{path}/c2", one),
+        admin("GET", f"{path}/c1"),
+        admin("DELETE", f"{path}/c1"),
+    ]
+
+
+def _endpoint(admin: Admin, path: str) -> list[Answer]:
+    """The hundred-and-first revision is the first that ends an old one."""
+
+    def change(method: str, below: str, body: Any, revision: int) -> Answer:
+        return admin(method, path + below, body, **{"if-match": f'"{revision}"'})
+
+    return [
+        *(change("PUT", "", {"timeout_ms": 100 + number}, number) for number in range(101)),
+        change("POST", "/rollback", {"revision": 50}, 101),
+        change("PATCH", "/traffic", {"shares": {"main": 1}}, 102),
+        admin("GET", f"{path}/traffic"),
+        admin("GET", f"{path}/history"),
+        admin("GET", f"{path}/history/102"),
+    ]
 
 
 def _once(admin: Admin, path: str, body: Any) -> list[Answer]:

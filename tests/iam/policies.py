@@ -9,8 +9,16 @@ from typing import Any
 
 from infra.local.intrinsics import evaluate
 from infra.local.sam_transform import transform
+from infra.local.stack import ACCOUNT_ID, REGION
 from infra.local.stack_scope import StackScope
-from infra.local.supervisor import PARAMETERS
+from infra.local.supervisor import PARAMETERS as OF_THE_LOCAL_STACK
+
+# A SageMaker endpoint that is not the stack's own, and a stack that may call it.
+THEIRS = "theirs"
+PARAMETERS = {
+    **OF_THE_LOCAL_STACK,
+    "BackendEndpointArns": f"arn:aws:sagemaker:{REGION}:{ACCOUNT_ID}:endpoint/{THEIRS}",
+}
 
 # What Lambda's runtime, and no code of ours, does with the role. Source: AWS managed policies
 # AWSLambdaBasicExecutionRole and AWSXRayDaemonWriteAccess.

@@ -17,7 +17,6 @@ from functions.telemetry import bootstrap as telemetry
 from infra.local.aws_client import isolated_session, local_client
 from infra.local.seed import TENANT, seed_keys
 from infra.local.stack import REGION, StackSpec
-from infra.local.supervisor import PARAMETERS
 from infra.local.template import load_stack
 from shared.adapters.aws import client
 from shared.adapters.dynamodb_keys import DynamoDBKeys
@@ -36,7 +35,8 @@ from tests.functions.conftest import event_loops
 from tests.functions.support import EVENTS, Answer, Function, LambdaContextStub, event
 from tests.functions.test_bootstrap import publish
 from tests.iam.admin_routes import drive_admin
-from tests.iam.policies import Grant, grants
+from tests.iam.backends import Queue, Routed, drive, sagemaker_runtime, set_up
+from tests.iam.policies import PARAMETERS, Grant, grants
 from tests.iam.recorder import Call, recorded
 from tests.log_lines import authorization, batch, request, subscription
 from tests.models import add_model, manifest, tensor, write_package
@@ -56,11 +56,17 @@ Environment = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What the functions find: their variables, published models by placement, one with large answers, a key's text."""
+    """What the functions find.
+
+    Their variables, published models by placement, one with large answers, endpoints with settings of their own,
+    SageMaker Runtime, and a key's text.
+    """
 
     environment: Environment
     models: Mapping[Placement, str]
     wide_model: str
+    routed: Routed
+    runtime: Queue
     api_key: str
 
 
@@ -80,12 +86,14 @@ def drive_predict(given: Given) -> None:
     function("GET", "/health", principal=None)
     function("GET", "/ready", principal=None)
     path, body = f"/v1/models/{given.models[Placement.FUNCTION]}/predict", {"instances": [[1, 2]]}
-    assert function("POST", path, body=body).json["predictions"] == [[2, 3]]
+    for asked in (path, path.replace("/predict", "/versions/1/predict")):
+        assert function("POST", asked, body=body).json["predictions"] == [[2, 3]]
     function("POST", f"/v1/models/{given.models[Placement.CONTAINER]}/predict", body=body)
     assert function("POST", "/v1/models/absent/predict", body=body).status == 404
     assert function("GET", f"/v2/models/{given.models[Placement.FUNCTION]}").status == 200
     _signed(function, path, body)
     _once(function, f"/v1/models/{given.wide_model}/predict")
+    drive(given.environment, given.routed, given.runtime)
 
 
 def _signed(function: Function, path: str, body: object) -> None:
@@ -173,6 +181,11 @@ def wide_model(local_aws: LocalAws, aws_session: Session, tmp_path: Path) -> str
     return model
 
 
+@pytest.fixture
+def kept_model(local_aws: LocalAws, aws_session: Session, tmp_path: Path) -> str:
+    return publish(local_aws, aws_session, tmp_path / "kept")
+
+
 class Wide:
     """Describes the package without reading it."""
 
@@ -188,6 +201,7 @@ def calls_of(
     stack: StackSpec,
     models: Mapping[Placement, str],
     wide_model: str,
+    kept_model: str,
     local_aws: LocalAws,
     monkeypatch: pytest.MonkeyPatch,
     cache: Path,
@@ -203,8 +217,10 @@ def calls_of(
     api_key = seed_keys(local_aws.stack, local_aws.url).api_key
     keys = DynamoDBKeys(local_client(isolated_session(), "dynamodb", local_aws.url), local_aws.keys_table)
     keys.bind(ApiKey(key_id=f"iam#{CALLER_ROLE}", secret_hash="", tenant=TENANT, scopes=frozenset({"predict"})))
-    with recorded(monkeypatch) as calls:
-        DRIVES[function](Given(environment, models, wide_model, api_key))
+    stores = stack.functions["PredictFunction"].environment
+    routed = set_up(local_aws, stores, kept_model)
+    with sagemaker_runtime(local_aws, stores, monkeypatch) as runtime, recorded(monkeypatch) as calls:
+        DRIVES[function](Given(environment, models, wide_model, routed, runtime, api_key))
     return calls
 
 
@@ -214,11 +230,14 @@ def test_a_function_may_do_what_it_does_and_no_more(
     with_container: StackSpec,
     models: Mapping[Placement, str],
     wide_model: str,
+    kept_model: str,
     local_aws: LocalAws,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    calls = calls_of(function, with_container, models, wide_model, local_aws, monkeypatch, tmp_path / "cache")
+    calls = calls_of(
+        function, with_container, models, wide_model, kept_model, local_aws, monkeypatch, tmp_path / "cache"
+    )
     allowed = grants(ROOT / "template.yaml")[function]
     missing = {call for call in calls if not any(_allows(grant, call) for grant in allowed)}
     unused = {grant for grant in allowed if not any(_allows(grant, call) for call in calls)}

@@ -2,17 +2,22 @@ import asyncio
 import json
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, EventStreamError
 
 from infra.local.aws_client import isolated_session, local_client
-from infra.local.sagemaker_front import create_app
+from infra.local.resources import create_endpoint
+from infra.local.sagemaker_front.app import create_app
+from infra.local.sagemaker_front.endpoints import Endpoint, Endpoints
+from infra.local.template import load_stack
+from tests.conftest import LocalAws
 from tests.local.test_aws_services import free_port
+from tests.template.support import IMAGE, TEMPLATE
 
 ATTRIBUTES = "model=embed;version=3;deadline-ms=900"
 LIMIT = 64 * 1024
@@ -30,17 +35,15 @@ class Container:
         self.requests.append({name.lower(): value for name, value in request.headers.items()})
         self.connections.add(request.transport)
         match payload:
-            case b"bad":
-                return web.Response(status=400, text="no such model")
-            case b"broken":
-                return web.Response(status=500, text="x" * 5000)
-            case b"moved":
-                return web.Response(status=302, headers={"Location": "/elsewhere"})
+            case b"bad" | b"broken" | b"moved":
+                return self.refusal(payload)
             case b"slow":
                 await asyncio.sleep(30)
             case b"gone":
                 assert request.transport is not None
                 request.transport.abort()
+            case b"half" | b"drip":
+                return await self.begin(request, payload)
             case b"large":
                 return web.Response(body=b"y" * (LIMIT + 1))
             case b"attributes":
@@ -53,6 +56,23 @@ class Container:
             "Set-Cookie": "stripped=1",
         }
         return web.Response(body=payload[::-1], headers=headers)
+
+    def refusal(self, payload: bytes) -> web.Response:
+        if payload == b"moved":
+            return web.Response(status=302, headers={"Location": "/elsewhere"})
+        bad = payload == b"bad"
+        return web.Response(status=400 if bad else 500, text="no such model" if bad else "x" * 5000)
+
+    async def begin(self, request: web.Request, payload: bytes) -> web.StreamResponse:
+        """Begin an answer and never end it."""
+        answer = web.StreamResponse(headers={"Content-Type": "application/x-answer", "Content-Length": "100"})
+        await answer.prepare(request)
+        await answer.write(b"begin")
+        if payload == b"drip":
+            await asyncio.sleep(30)
+        assert request.transport is not None
+        request.transport.close()
+        return answer
 
     def app(self) -> web.Application:
         app = web.Application(client_max_size=2 * LIMIT)
@@ -82,8 +102,10 @@ def running(container: Container) -> Iterator[str]:
 
     async def serve() -> None:
         async with listening(container.app()) as inner:
-            endpoints = {"heavy": inner, "absent": f"http://127.0.0.1:{free_port()}"}
-            async with listening(create_app(endpoints, max_payload_bytes=LIMIT, timeout_s=1.5)) as outer:
+            absent = f"http://127.0.0.1:{free_port()}"
+            endpoints = Endpoints([Endpoint("heavy", inner), Endpoint("absent", absent)])
+            app = create_app(endpoints, absent, max_payload_bytes=LIMIT, timeout_s=1.5, stream_timeout_s=1.5)
+            async with listening(app) as outer:
                 url.append(outer)
                 ready.set()
                 await done.wait()
@@ -259,8 +281,109 @@ def test_a_variant_that_the_endpoint_does_not_have(runtime: Any) -> None:
         runtime.invoke_endpoint(EndpointName="heavy", Body=b"x", TargetVariant="other")
 
 
-def test_an_operation_that_is_not_there_says_so(runtime: Any) -> None:
-    with pytest.raises(ClientError) as raised:
-        runtime.invoke_endpoint_with_response_stream(EndpointName="heavy", Body=b"x")
-    assert raised.value.response["Error"]["Code"] == "UnknownOperationException"
-    assert raised.value.response["ResponseMetadata"]["HTTPStatusCode"] == 404
+async def unknown(url: str) -> tuple[int, str]:
+    async with aiohttp.ClientSession() as session, session.post(f"{url}/endpoints/heavy/other") as answer:
+        return answer.status, answer.headers["x-amzn-ErrorType"]
+
+
+def test_an_operation_that_is_not_there_says_so(url: str) -> None:
+    assert asyncio.run(unknown(url)) == (404, "UnknownOperationException")
+
+
+def joined(answer: Any) -> bytes:
+    with closing(answer["Body"]) as events:
+        return b"".join(event["PayloadPart"]["Bytes"] for event in events)
+
+
+def test_an_answer_in_parts_is_what_the_container_sent(runtime: Any, container: Container) -> None:
+    payload = bytes(range(256)) * 100
+    answer = runtime.invoke_endpoint_with_response_stream(
+        EndpointName="heavy",
+        Body=payload,
+        ContentType="application/x-tensors",
+        Accept="application/x-answer",
+        CustomAttributes=ATTRIBUTES,
+        TargetVariant="main",
+        InferenceId="id-1",
+    )
+    assert joined(answer) == payload[::-1]
+    assert answer["ContentType"] == "application/x-answer"
+    assert answer["CustomAttributes"] == "served=yes"
+    assert answer["InvokedProductionVariant"] == "main"
+    seen = {name: value for name, value in container.requests[-1].items() if name not in {"host", "content-length"}}
+    assert seen == {
+        "content-type": "application/x-tensors",
+        "accept": "application/x-answer",
+        "x-amzn-sagemaker-custom-attributes": ATTRIBUTES,
+        "x-amzn-sagemaker-target-variant": "main",
+        "x-amzn-sagemaker-inference-id": "id-1",
+    }
+
+
+def test_a_large_answer_comes_in_more_than_one_part(runtime: Any) -> None:
+    answer = runtime.invoke_endpoint_with_response_stream(EndpointName="heavy", Body=b"large")
+    with closing(answer["Body"]) as events:
+        parts = [len(event["PayloadPart"]["Bytes"]) for event in events]
+    assert sum(parts) == LIMIT + 1  # what is streamed has no limit
+    assert len(parts) > 1
+
+
+@pytest.mark.parametrize(
+    ("payload", "message"),
+    [(b"half", "The connection to the model was closed"), (b"drip", "The model did not end its answer in time")],
+)
+def test_a_stream_that_breaks_off_ends_with_an_exception(runtime: Any, payload: bytes, message: str) -> None:
+    answer = runtime.invoke_endpoint_with_response_stream(EndpointName="heavy", Body=payload)
+    parts: list[bytes] = []
+    with closing(answer["Body"]) as events, pytest.raises(EventStreamError, match=message) as raised:
+        parts.extend(event["PayloadPart"]["Bytes"] for event in events)
+    assert raised.value.response["Error"]["Code"] == "ModelStreamError"
+    assert b"".join(parts).startswith(b"be")
+
+
+@pytest.mark.parametrize(
+    ("payload", "error", "message"),
+    [
+        (b"bad", "ModelError", r"client error \(400\) from primary"),
+        (b"gone", "ModelError", "broke off"),
+    ],
+)
+def test_what_fails_before_the_stream_begins_is_an_error(
+    runtime: Any, payload: bytes, error: str, message: str
+) -> None:
+    with pytest.raises(getattr(runtime.exceptions, error), match=message):
+        runtime.invoke_endpoint_with_response_stream(EndpointName="heavy", Body=payload)
+
+
+def test_one_container_has_no_other_to_be_chosen(runtime: Any) -> None:
+    with pytest.raises(runtime.exceptions.ValidationError, match="several containers"):
+        runtime.invoke_endpoint(EndpointName="heavy", Body=b"x", TargetContainerHostname="second")
+
+
+def test_the_templates_endpoints_stand_before_one_container() -> None:
+    stack = load_stack(TEMPLATE, parameters={"ContainerImage": IMAGE, "ContainerAsyncMaxInstances": "2"})
+    endpoints = Endpoints.of(stack, "http://container")
+    plain = endpoints.real_time("sluice-container")
+    queue = endpoints.asynchronous("sluice-container-async")
+    assert plain.url == queue.url == "http://container"
+    assert plain.variants == queue.variants == ("main",)
+    config = queue.asynchronous
+    assert config is not None
+    bucket = stack.resources["DataBucket"].name
+    assert config.output_path == f"s3://{bucket}/async/out/"
+    assert config.failure_path == f"s3://{bucket}/async/failed/"
+    topics = {spec.name for spec in stack.of_type("AWS::SNS::Topic")}
+    assert {str(arn).rpartition(":")[2] for arn in (config.success_topic, config.error_topic)} <= topics
+    assert config.concurrency == 5
+
+
+def test_describe_endpoint_knows_both(local_aws: LocalAws) -> None:
+    given = {"ContainerImage": IMAGE, "ContainerAsyncMaxInstances": "2"}
+    stack = load_stack(TEMPLATE, stack_name="both", parameters=given)
+    assert create_endpoint(stack, local_aws.url, on_progress=lambda _: None) is True
+    sagemaker = local_client(isolated_session(), "sagemaker", local_aws.url)
+    for name in ("both-container", "both-container-async"):
+        found = sagemaker.describe_endpoint(EndpointName=name)
+        assert found["EndpointStatus"] == "InService"
+    config = sagemaker.describe_endpoint_config(EndpointConfigName=found["EndpointConfigName"])
+    assert config["AsyncInferenceConfig"]["ClientConfig"]["MaxConcurrentInvocationsPerInstance"] == 5

@@ -23,8 +23,13 @@ LAMBDA_MODULES = {"boto3", "botocore", "snapshot_restore_py", "urllib3"}
 # The modules of distributions that are left out, where they have another name.
 LEFT_OUT_MODULES = LEFT_OUT.keys() | {"simdjson"}
 # Mentioned by what a function is made of, on a way that none of its routes takes: only answers that show a secret are
-# sealed, and only the admin API gives any. `test_functions.py` runs these functions without it.
-OUT_OF_REACH = {"PredictFunction": {"cryptography"}, "ApiFunction": {"cryptography"}}
+# sealed, and only the admin API gives any; where nothing is predicted there are no tensors, and the admin API looks at
+# the options of backends without calling one. `test_functions.py` runs these functions without them.
+OUT_OF_REACH = {
+    "PredictFunction": {"cryptography"},
+    "ApiFunction": {"cryptography", "numpy"},
+    "AdminFunction": {"google", "grpc", "numpy"},
+}
 
 
 def archives(stage: Stage) -> list[Path]:
@@ -83,6 +88,7 @@ def test_cryptography_is_staged_where_tokens_and_secrets_are_and_nowhere_else(st
         assert {"cryptography", "jwt"} <= packages["auth"]
         assert {"python_multipart", "aws_lambda_powertools"} <= packages["web"]
         assert {"google", "numpy"} <= packages["onnx"]
+        assert {name for name, found in packages.items() if "grpc" in found} == {"grpc"}
 
 
 @pytest.mark.parametrize("architecture", PLATFORMS)

@@ -10,10 +10,12 @@ import pytest
 from infra.local.seed import seed_keys
 from infra.packaging.interpreter import Interpreter
 from infra.packaging.template import Template
+from shared.adapters.backends.registry import KINDS
 from shared.domain.principal import Principal
 from tests.adapters.samples import unique
 from tests.conftest import ROOT, LocalAws
 from tests.functions.support import event
+from tests.iam.backends import Endpoints
 from tests.log_lines import authorization, batch, request, subscription
 from tests.packaging.calls import DIGIT, TUMOR, authorize, body, expected, file, predict
 from tests.packaging.clean_process import ISOLATED, PATH, run
@@ -24,11 +26,22 @@ ADMIN = Principal("ops", "a" * 16, frozenset({"admin"}), "default")
 # What is imported by the first request that needs it.
 ON_FIRST_USE = {
     "AuthorizerFunction": ["jwt", "cryptography.hazmat.primitives.asymmetric.ec"],
-    "AdminFunction": ["cryptography.hazmat.primitives.ciphers.aead", "aws_lambda_powertools.utilities.idempotency"],
+    "AdminFunction": [
+        "cryptography.hazmat.primitives.ciphers.aead",
+        "aws_lambda_powertools.utilities.idempotency",
+        # To check options; what calls a server is not for this function.
+        *KINDS.values(),
+    ],
     "PredictFunction": [
         "aws_lambda_powertools.utilities.idempotency.base",
         "google.protobuf.message",
+        "grpc",
         "python_multipart",
+        "shared.adapters.backends.grpc_backend",
+        "shared.adapters.backends.http_backend",
+        "shared.adapters.backends.sagemaker_events",
+        "shared.adapters.backends.sagemaker_queue",
+        "shared.adapters.backends.sagemaker_realtime",
         "shared.codecs.protobuf.tensors",
     ],
 }
@@ -105,6 +118,19 @@ def test_a_text_model_is_sent_to_the_container(
     problem = json.loads(answer["body"])
     assert problem["status"] == 503
     assert "ContainerImage" in problem["detail"]
+
+
+def test_a_backend_of_a_configuration_is_called_by_grpc(
+    unpack: Unpack, interpreter: Interpreter, local_aws: LocalAws, tmp_path: Path
+) -> None:
+    function = unpack("PredictFunction")
+    nobody = {"target": "127.0.0.1:9", "connect_timeout_ms": 500}
+    model = Endpoints(local_aws, function.environment).run_on("open-inference-grpc", nobody)
+    asked = event("POST", f"/v1/models/{model}/predict", "/v1/models/{model}/predict", {"instances": [[1, 2]]})
+    ran = run(interpreter, function, [asked], tmp_path)
+    (problem,) = (json.loads(answer["body"]) for answer in ran.answers)
+    assert (problem["status"], problem["code"]) == (503, "backend_unavailable")
+    assert ran.loaded["grpc"].startswith(tuple(map(str, function.search_path)))
 
 
 def test_the_authorizer_knows_a_key(

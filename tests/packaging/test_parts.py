@@ -55,6 +55,8 @@ if TYPE_CHECKING:
 
 def later():
     import shared.room.lazy
+
+KINDS = {"one": "shared.room.by_name", "two": "shared.room.nothing", "three": "shared.room.other is in this text"}
 """
 PART = """\
 Resources:
@@ -132,11 +134,13 @@ def test_a_function_is_what_its_handler_reaches(tmp_path: Path) -> None:
             "shared/room/__init__.py": "",
             "shared/room/lazy.py": "",
             "shared/room/other.py": "",
+            "shared/room/by_name.py": "",
         },
     )
     assert sorted(closure(root, "functions.f.handler.handler")) == [
         "functions/__init__.py", "functions/f/__init__.py", "functions/f/handler.py", "functions/f/page.html",
-        "shared/__init__.py", "shared/direct.py", "shared/room/__init__.py", "shared/room/lazy.py",
+        "shared/__init__.py", "shared/direct.py", "shared/room/__init__.py", "shared/room/by_name.py",
+        "shared/room/lazy.py",
     ]  # fmt: skip
     with pytest.raises(PackagingError, match=r"functions\.h\.handler\.handler"):
         closure(root, "functions.h.handler.handler")

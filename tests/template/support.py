@@ -19,15 +19,31 @@ IMAGE = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/team/sluice:1.0"
 ZONE = "Z0123456789ABC"
 
 # Tables and buckets that outlive the stack, and the tables that end with it.
-KEPT_TABLES = frozenset({"KeysTable", "ModelsTable", "TenantsTable", "EndpointsTable", "UsageTable", "AuditTable"})
+KEPT_TABLES = frozenset(
+    {
+        "KeysTable",
+        "ModelsTable",
+        "TenantsTable",
+        "EndpointsTable",
+        "FeaturesTable",
+        "TrafficTable",
+        "UsageTable",
+        "AuditTable",
+    }
+)
 BUCKETS = frozenset({"ModelBucket", "DataBucket", "AuditBucket"})
 KEPT = KEPT_TABLES | BUCKETS
-ENDING_TABLES = frozenset({"LimitsTable", "IdempotencyTable"})
+ENDING_TABLES = frozenset({"LimitsTable", "IdempotencyTable", "GuardsTable", "AnswersTable", "JobsTable"})
 
 COMBINATIONS: Mapping[str, Mapping[str, str]] = {
     "defaults": {},
     "container": {"ContainerImage": IMAGE},
     "scaled container": {"ContainerImage": IMAGE, "ContainerMinInstances": "2", "ContainerMaxInstances": "6"},
+    "container with a queue": {"ContainerImage": IMAGE, "ContainerAsyncMaxInstances": "3"},
+    "endpoints of others": {
+        "BackendEndpointArns": "arn:aws:sagemaker:us-east-1:000000000000:endpoint/theirs,"
+        "arn:aws:sagemaker:us-east-1:000000000000:inference-component/part"
+    },
     "two variants, captured": {
         "ContainerImage": IMAGE,
         "ContainerChallengerImage": f"{IMAGE.partition(':')[0]}@sha256:{'a' * 64}",

@@ -88,6 +88,29 @@ def test_a_second_variant_takes_its_share_and_requests_are_captured() -> None:
     assert capture["DestinationS3Uri"].endswith("/captured/")
 
 
+def test_a_queue_has_the_same_model_and_no_instance_without_work() -> None:
+    resources = resolved(COMBINATIONS["container with a queue"])
+    endpoint = resources["Container.AsyncEndpoint"].properties
+    assert endpoint["EndpointName"] == f"{resources['Container.Endpoint'].properties['EndpointName']}-async"
+    config = resources["Container.AsyncEndpointConfig"]
+    assert endpoint["EndpointConfigName"] == config.name
+    (variant,) = config.properties["ProductionVariants"]
+    (other,) = resources["Container.EndpointConfig"].properties["ProductionVariants"]
+    same = ("VariantName", "ModelName", "InstanceType", "InferenceAmiVersion")
+    assert {name: variant[name] for name in same} == {name: other[name] for name in same}
+    asynchronous = config.properties["AsyncInferenceConfig"]
+    paths = {name: asynchronous["OutputConfig"][name] for name in ("S3OutputPath", "S3FailurePath")}
+    bucket = resources["DataBucket"].name
+    assert paths == {"S3OutputPath": f"s3://{bucket}/async/out/", "S3FailurePath": f"s3://{bucket}/async/failed/"}
+    target = resources["Container.AsyncScalableTarget"].properties
+    assert (str(target["MinCapacity"]), target["MaxCapacity"]) == ("0", "3")
+    assert target["ResourceId"] == f"endpoint/{endpoint['EndpointName']}/variant/main"
+    wake = resources["Container.AsyncWakeAlarm"].properties
+    assert wake["MetricName"] == "HasBacklogWithoutCapacity"
+    without = resolved(COMBINATIONS["container"])
+    assert not [logical_id for logical_id in without if logical_id.startswith("Container.Async")]
+
+
 def test_every_variable_of_the_container_is_one_of_its_settings() -> None:
     resources = resolved(COMBINATIONS["two variants, captured"])
     known = {variable_of(field) for field in msgspec.structs.fields(Settings)}

@@ -10,7 +10,7 @@ import pytest
 
 from infra.local.stack_scope import ResolvedResource
 from infra.local.template import TemplateError, load_stack
-from shared.domain.settings import load, variable_of
+from shared.domain.settings import SettingsError, load, variable_of
 from tests.template.support import (
     COMBINATIONS,
     IMAGE,
@@ -44,6 +44,11 @@ ANY_METHOD = "x-amazon-apigateway-any-method"
 NOT_OF_A_VERSION = {"ReservedConcurrentExecutions", "Tags", "Code"}
 # Read by botocore.
 OF_LIBRARIES = {"AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME"}
+# As long as they may be.
+PRICES = (
+    '{"date":"2026-11-21","http_request":1.11e-06,"log_gb":0.57,'
+    '"instance_hour":{"ml.g5.xlarge":1.21,"ml.g6.xlarge":1.0050000000000}}'
+)
 
 
 def settings_of(handler: str) -> type[msgspec.Struct]:
@@ -223,6 +228,7 @@ def test_a_parameter_makes_a_new_version_if_it_changes_the_function_and_only_the
         "IdempotencyHours": {"IdempotencyHours": "1"},
         "AuthorizerCacheSeconds": {"AuthorizerCacheSeconds": "9"},
         "AuditRetentionDays": {"AuditRetentionDays": "9"},
+        "Prices": {"Prices": PRICES},
     }
     for name, change in changes.items():
         after = resolved(change)
@@ -244,11 +250,24 @@ def test_a_version_is_described_within_lambdas_limit_whatever_the_parameters_say
         "IdempotencyHours": "168",
         "PredictMemory": "10240",
         "ContainerImage": IMAGE,
+        "Prices": PRICES,
     }
+    assert len(PRICES) == 128
     assert _description(resolved(longest), function)  # of 256 characters at most
     for name in ("AwsEndpointUrl", "JwtIssuer", "JwtAudience", "JwtTenantClaim"):
         with pytest.raises(TemplateError, match=name):
             load_stack(TEMPLATE, parameters=longest | {name: longest[name] + "x"})
+    with pytest.raises(TemplateError, match="Prices"):
+        load_stack(TEMPLATE, parameters=longest | {"Prices": PRICES.replace("0}", "00}")})
+
+
+@pytest.mark.parametrize("function", ["PredictFunction", "ApiFunction", "AdminFunction"])
+def test_prices_of_a_stack_reach_what_reckons_by_them(function: str) -> None:
+    spec = load_stack(TEMPLATE, parameters={"Prices": PRICES}).functions[function]
+    settings: Any = load(settings_of(spec.handler), spec.environment)
+    assert (settings.prices.date, settings.prices.hourly("ml.g5.xlarge")) == ("2026-11-21", 1.21)
+    with pytest.raises(SettingsError, match="SLUICE_PRICES"):
+        load(settings_of(spec.handler), {**spec.environment, "SLUICE_PRICES": '{"log_gb":1}'})
 
 
 def test_what_telemetry_cannot_write_waits_in_a_queue() -> None:

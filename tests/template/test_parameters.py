@@ -58,6 +58,9 @@ def test_outputs_tell_where_everything_is() -> None:
     outputs = load_stack(TEMPLATE, parameters=image | domain).outputs
     assert outputs.keys() == always | {"EndpointName", "DomainUrl", "DomainTarget"}
     assert outputs["DomainUrl"] == "https://models.example.com"
+    queue = load_stack(TEMPLATE, parameters=image | {"ContainerAsyncMaxInstances": "1"}).outputs
+    assert queue.keys() == always | {"EndpointName", "AsyncEndpointName", "AsyncEndpointArn"}
+    assert queue["AsyncEndpointName"] == f"{queue['EndpointName']}-async"
 
 
 @pytest.mark.parametrize("environment", ["default", "dev", "prod"])
@@ -73,5 +76,6 @@ def test_what_is_dear_or_dangerous_is_off_unless_asked_for() -> None:
     defaults = {name: str(facts["Default"]) for name, facts in source()["Parameters"].items()}
     assert defaults["ContainerImage"] == ""
     assert defaults["ContainerCapturePercentage"] == defaults["PredictProvisionedConcurrency"] == "0"
+    assert defaults["ContainerAsyncMaxInstances"] == "0"
     assert defaults["DeletionProtection"] == "true"
     assert defaults["AwsEndpointUrl"] == ""

@@ -56,3 +56,12 @@ def test_only_a_stack_that_captures_may_write_to_the_bucket() -> None:
         writes = [item["Resource"] for item in statements(role) if "s3:PutObject" in listed(item["Action"])]
         expected = ["arn:aws:s3:::sluice-modelbucket-000000000000/captured/*"] if "captured" in name else []
         assert writes == expected
+
+
+def test_a_queue_reads_inputs_and_writes_answers_where_they_belong() -> None:
+    role = resolved(COMBINATIONS["container with a queue"])["Container.Role"]
+    bucket = "arn:aws:s3:::sluice-databucket-000000000000/async"
+    reads = [item["Resource"] for item in statements(role) if listed(item["Action"]) == ["s3:GetObject"]]
+    writes = [item["Resource"] for item in statements(role) if "s3:PutObject" in listed(item["Action"])]
+    assert f"{bucket}/in/*" in reads
+    assert writes == [[f"{bucket}/out/*", f"{bucket}/failed/*"]]

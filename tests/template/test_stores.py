@@ -1,35 +1,50 @@
 """Tables, buckets and the secret: what the code asks of them, what keeps them, and what ends with the stack."""
 
 from pathlib import Path
+from time import time
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 from botocore.session import Session
 
 from shared.adapters import (
+    dynamodb_answers,
     dynamodb_audit,
     dynamodb_endpoints,
+    dynamodb_features,
+    dynamodb_guards,
+    dynamodb_jobs,
     dynamodb_keys,
     dynamodb_limits,
     dynamodb_models,
     dynamodb_tenants,
+    dynamodb_traffic,
     dynamodb_usage,
     idempotency_records,
     s3_anchors,
     s3_answers,
 )
 from shared.adapters.aws import client
+from shared.adapters.dynamodb_answers import DynamoDBAnswers
 from shared.adapters.dynamodb_audit import DynamoDBAuditLedger
+from shared.adapters.dynamodb_features import DynamoDBFeatures
+from shared.adapters.dynamodb_guards import DynamoDBGuards
+from shared.adapters.dynamodb_jobs import DynamoDBJobs
 from shared.adapters.dynamodb_keys import DynamoDBKeys
 from shared.adapters.dynamodb_limits import DynamoDBLimits
 from shared.adapters.idempotency import PowertoolsIdempotency
+from shared.domain.answer_key import answer_key
 from shared.domain.audit import genesis, seal
+from shared.domain.endpoint.target import KeptAnswer
+from shared.domain.features import EntityKey, FeatureRecord
 from shared.domain.idempotency import IdempotencyScope, StoredAnswer
+from shared.domain.jobs import KEPT_S, Job, new_job_id
 from shared.domain.ports import ApiKey
 from tests.adapters.samples import unique
 from tests.conftest import LocalAws
-from tests.functions.support import CALLER
+from tests.functions.support import CALLER, published
 from tests.template.support import BUCKETS, ENDING_TABLES, KEPT, KEPT_TABLES, listed, of_type, resolved, source
 
 # Each table: the module that names its keys, and these, the partition key first.
@@ -37,17 +52,26 @@ TABLES: dict[str, tuple[ModuleType, list[str]]] = {
     "KeysTable": (dynamodb_keys, ["key_id"]),
     "ModelsTable": (dynamodb_models, ["model", "version"]),
     "TenantsTable": (dynamodb_tenants, ["kind", "name"]),
-    "EndpointsTable": (dynamodb_endpoints, ["endpoint"]),
+    "EndpointsTable": (dynamodb_endpoints, ["endpoint", "revision"]),
+    "FeaturesTable": (dynamodb_features, ["id"]),
+    "TrafficTable": (dynamodb_traffic, ["endpoint", "period"]),
     "UsageTable": (dynamodb_usage, ["tenant", "period"]),
     "AuditTable": (dynamodb_audit, ["shard", "seq"]),
     "LimitsTable": (dynamodb_limits, ["bucket"]),
     "IdempotencyTable": (idempotency_records, ["id"]),
+    "GuardsTable": (dynamodb_guards, ["endpoint"]),
+    "AnswersTable": (dynamodb_answers, ["id"]),
+    "JobsTable": (dynamodb_jobs, ["job_id"]),
 }
 ENDS_BY = {
     "KeysTable": "expires_at",
     "AuditTable": "expires_at",
+    "FeaturesTable": "expires_at",
     "LimitsTable": "expires_at",
     "IdempotencyTable": "expiration",
+    "GuardsTable": "expires_at",
+    "AnswersTable": "expires_at",
+    "JobsTable": "expires_at",
 }
 
 
@@ -78,9 +102,21 @@ def written(local_aws: LocalAws, aws_session: Session) -> dict[str, list[dict[st
     PowertoolsIdempotency(dynamodb, names["IdempotencyTable"], lambda: None, "", 1).run(  # type: ignore[arg-type,return-value]
         IdempotencyScope("acme", "POST /", ""), unique("key"), bytes(32), 1000, lambda: StoredAnswer(200, (), b"")
     )
+    features = FeatureRecord(EntityKey("customer", unique("c")), {"age": 41}, at=1, expires_at=2**31)
+    DynamoDBFeatures(dynamodb, names["FeaturesTable"]).put("acme", [features])
+    assert DynamoDBGuards(dynamodb, names["GuardsTable"]).acquire(unique("endpoint"), "pool", 1, time() + 9, time())
+    key = answer_key(published(), {"x": np.ones((1, 2), np.float32)}, ["y"], {}, "acme", unique("endpoint"))
+    answers = DynamoDBAnswers(dynamodb, names["AnswersTable"])
+    assert answers.lease(key, 9)
+    assert answers.put(key, KeptAnswer({"y": np.ones((1, 1), np.float32)}, "main", "function", time()), 9)
+    now = int(time())
+    job = Job(new_job_id(), "acme", "pair", 1, "main", "queue", 1, now, now + KEPT_S, {"inference_id": "1"})
+    DynamoDBJobs(dynamodb, names["JobsTable"]).add(job)
     shard, batch = unique("shard"), unique("batch")
     segment = seal(shard, genesis(shard), batch, [b"{}"], "2026-11-21T00:00:00Z", "2026-11-21T00:00:00Z")
-    DynamoDBAuditLedger(dynamodb, names["AuditTable"], names["UsageTable"]).append(segment, genesis(shard), {})
+    DynamoDBAuditLedger(dynamodb, names["AuditTable"], names["UsageTable"], names["TrafficTable"]).append(
+        segment, genesis(shard), {}, {}
+    )
     return {name: dynamodb.scan(TableName=names[name], ConsistentRead=True)["Items"] for name in ENDS_BY}
 
 
@@ -166,8 +202,10 @@ def test_packages_stay_and_captured_requests_end() -> None:
 
 def test_kept_answers_end_after_their_records_do() -> None:
     rules = resolved()["DataBucket"].properties["LifecycleConfiguration"]["Rules"]
-    (rule,) = [rule for rule in rules if "ExpirationInDays" in rule]
-    assert rule["Prefix"] == s3_answers.PREFIX
+    ends = {rule["Prefix"]: rule for rule in rules if "ExpirationInDays" in rule}
+    assert ends.keys() == {s3_answers.PREFIX, "async/"}
+    assert ends["async/"]["ExpirationInDays"] * 86_400 > KEPT_S
+    rule = ends[s3_answers.PREFIX]
     longest = source()["Parameters"]["IdempotencyHours"]["MaxValue"]
     assert rule["ExpirationInDays"] * 24 > longest
 

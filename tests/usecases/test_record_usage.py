@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.domain.audit import (
+    MAX_COUNTER_ITEMS,
+    MAX_COUNTERS,
     MAX_RECORDS,
-    MAX_USAGE_KEYS,
     Anchor,
     Appended,
     AuditRecord,
@@ -24,6 +25,7 @@ from shared.domain.audit import (
     time_text,
 )
 from shared.domain.audit_check import Damage, verify
+from shared.domain.endpoint.traffic_counts import TrafficKey, VariantTraffic, traffic_in
 from shared.domain.errors import BackendUnavailable, Conflict
 from shared.domain.request_line import LogBatch
 from shared.domain.usage import Usage, UsageKey
@@ -33,6 +35,8 @@ from shared.usecases.record_lines import ATTEMPTS, RecordLines
 from tests.log_lines import NOON, InMemoryLedger, authorization, batch, entry, request
 
 DAY = UsageKey("acme", "day#2026-11-21")
+Used = Mapping[UsageKey, Usage]
+Counted = Mapping[TrafficKey, Mapping[str, int]]
 
 
 @pytest.fixture
@@ -87,10 +91,84 @@ def test_a_batch_that_comes_again_changes_nothing(ledger: InMemoryLedger) -> Non
     assert len(ledger.chains["0"]) == 1
 
 
+def test_a_batch_becomes_traffic_once(ledger: InMemoryLedger) -> None:
+    shadow = {"variant": "next", "state": "compared", "ms": 2, "primary_ms": 1, "rows": 2, "agreeing": 2}
+    found = batch(
+        request(shadow=shadow),
+        request(status=503, experiment={"name": "colour", "arm": "main", "unit": "0" * 16}),
+        request(fallback="cached", reason="circuit_open"),
+        request(timestamp="2026-11-20T12:00:00Z", shadow="damaged"),
+        request(model="made-up", version=None, variant=None, status=404),
+        request(tenant=None, key_id=None),  # no decision, and nothing is known of who asked
+        authorization(),
+    )
+    for _ in range(2):
+        recorder(ledger)(found)
+    assert set(ledger.traffic) == {
+        TrafficKey("tumor", "day#2026-11-21#0"),
+        TrafficKey("tumor", "day#2026-11-20#0"),
+    }
+    shown = traffic_in(ledger.traffic.values())
+    assert shown.variants == {"main": VariantTraffic(requests=4, answers=3, errors=1, fallbacks=1, us=10_500)}
+    assert shown.shadows["next"].agreement_rate == 1.0
+    assert shown.arms["colour", "main"].error_rate == 1.0
+    assert shown.fallbacks == {("cached", "circuit_open"): 1}
+    assert ledger.usage[DAY].rows == 8  # damaged members cost nobody a line
+
+
+def test_a_batch_of_many_endpoints_is_split_and_resumed(ledger: InMemoryLedger) -> None:
+    lines = [request(model=f"m{number % 60}", tenant=f"t{number % 3}", request_id=str(number)) for number in range(240)]
+    found = batch(*lines)
+
+    class Dies(InMemoryLedger):
+        alive = 1
+
+        def append(self, segment: Segment, before: Head, usage: Used, traffic: Counted) -> Appended:
+            assert len(usage) + len(traffic) <= MAX_COUNTER_ITEMS
+            if self.alive == 0:
+                raise BackendUnavailable("The audit store cannot be reached.")
+            self.alive -= 1
+            return super().append(segment, before, usage, traffic)
+
+    dying = Dies()
+    with pytest.raises(BackendUnavailable):
+        recorder(dying)(found)
+    assert len(dying.chains["0"]) == 1  # the first part is in, the function is gone
+    dying.alive = 100
+    done = recorder(dying)(found)
+    assert 0 < done.duplicates < 240
+    recorder(ledger)(found)
+    assert (dying.traffic, dying.usage) == (ledger.traffic, ledger.usage)
+    assert {
+        key.endpoint: traffic_in([counters]).variants["main"].requests for key, counters in dying.traffic.items()
+    } == {f"m{number}": 4 for number in range(60)}
+    assert whole(dying)
+
+
+def test_a_batch_with_many_names_is_split(ledger: InMemoryLedger) -> None:
+    found = batch(*[request(variant=f"v{number % 50}", cache="hit") for number in range(100)])
+    most = 0
+
+    class Bounded(InMemoryLedger):
+        def append(self, segment: Segment, before: Head, usage: Used, traffic: Counted) -> Appended:
+            nonlocal most
+            most = max(most, *map(len, traffic.values()))
+            return super().append(segment, before, usage, traffic)
+
+    bounded = Bounded()
+    recorder(bounded)(found)
+    assert MAX_COUNTERS - 4 < most <= MAX_COUNTERS
+    assert len(bounded.chains["0"]) > 1
+    variants = traffic_in(bounded.traffic.values()).variants
+    assert {name: shown.requests for name, shown in variants.items()} == {f"v{number}": 2 for number in range(50)}
+    assert bounded.usage[DAY].requests == 100
+
+
 def test_a_batch_with_nothing_of_ours_writes_nothing(ledger: InMemoryLedger) -> None:
     done = recorder(ledger)(batch("START", "END", '{"message": "batch recorded"}'))
     assert (done.skipped, done.records, done.last) == (3, 0, None)
     assert ledger.chains == {}
+    assert ledger.traffic == {}
     assert ledger.batches == set()
 
 
@@ -128,11 +206,11 @@ def test_a_batch_of_many_tenants_is_split_and_resumed(ledger: InMemoryLedger) ->
     class Dies(InMemoryLedger):
         alive = 1
 
-        def append(self, segment: Segment, before: Head, usage: Mapping[UsageKey, Usage]) -> Appended:
+        def append(self, segment: Segment, before: Head, usage: Used, traffic: Counted) -> Appended:
             if self.alive == 0:
                 raise BackendUnavailable("The audit store cannot be reached.")
             self.alive -= 1
-            return super().append(segment, before, usage)
+            return super().append(segment, before, usage, traffic)
 
     dying = Dies()
     with pytest.raises(BackendUnavailable):
@@ -169,7 +247,11 @@ def test_a_part_has_a_most_of_records_and_of_bytes(ledger: InMemoryLedger) -> No
         st.one_of(
             st.builds(
                 lambda tenant, day, model, status: request(
-                    tenant=f"t{tenant}", timestamp=f"2026-11-{day}T12:00:00Z", model=f"m{model}", status=status
+                    tenant=f"t{tenant}",
+                    timestamp=f"2026-11-{day}T12:00:00Z",
+                    model=f"m{model}",
+                    variant=f"v{tenant}",
+                    status=status,
                 ),
                 st.integers(0, 60),
                 st.sampled_from([20, 21, 22]),
@@ -183,9 +265,9 @@ def test_a_part_has_a_most_of_records_and_of_bytes(ledger: InMemoryLedger) -> No
 )
 def test_any_batch_is_counted_to_the_last_line(lines: list[str]) -> None:
     class Bounded(InMemoryLedger):
-        def append(self, segment: Segment, before: Head, usage: Mapping[UsageKey, Usage]) -> Appended:
-            assert len(usage) <= MAX_USAGE_KEYS
-            return super().append(segment, before, usage)
+        def append(self, segment: Segment, before: Head, usage: Used, traffic: Counted) -> Appended:
+            assert len(usage) + len(traffic) <= MAX_COUNTER_ITEMS
+            return super().append(segment, before, usage, traffic)
 
     ledger = Bounded()
     done = recorder(ledger)(batch(*lines))
@@ -196,12 +278,16 @@ def test_any_batch_is_counted_to_the_last_line(lines: list[str]) -> None:
         '"status": 200' in x or '"status": 404' in x for x in lines
     ) - (lines.count(request(rows="two")))
     assert sum(used.errors for used in counted) == sum('"status": 500' in line for line in lines)
+    variants = traffic_in(ledger.traffic.values()).variants.values()
+    assert sum(found.requests for found in variants) == sum('"status"' in line for line in lines) - (
+        lines.count(request(rows="two"))
+    )
     assert whole(ledger)
 
 
 def test_who_is_always_overtaken_gives_up(ledger: InMemoryLedger) -> None:
     class Contended(InMemoryLedger):
-        def append(self, segment: Segment, before: Head, usage: Mapping[UsageKey, Usage]) -> Appended:
+        def append(self, segment: Segment, before: Head, usage: Used, traffic: Counted) -> Appended:
             return Appended.OVERTAKEN
 
     pauses: list[float] = []
@@ -216,8 +302,8 @@ def test_an_unknown_outcome_is_asked_again(ledger: InMemoryLedger) -> None:
     class Lossy(InMemoryLedger):
         lost = True
 
-        def append(self, segment: Segment, before: Head, usage: Mapping[UsageKey, Usage]) -> Appended:
-            appended = super().append(segment, before, usage)
+        def append(self, segment: Segment, before: Head, usage: Used, traffic: Counted) -> Appended:
+            appended = super().append(segment, before, usage, traffic)
             if self.lost:
                 self.lost = False
                 raise BackendUnavailable("The answer was lost.")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from shared.domain.dtypes import DType
-from shared.domain.endpoint_settings import EndpointSettings
+from shared.domain.endpoint.config import LogSettings
 from shared.domain.signature import TensorSpec
 from shared.domain.tensors import bytes_tensor, fp32_to_bf16
 from shared.web.payload_log import REDACTED, PayloadLog, loggable
@@ -16,32 +16,32 @@ FREE = TensorSpec("free", DType.FP32, (None, 3))
 SCORES = TensorSpec("y", DType.FP32, (None, 2), classes=("left", "right"))
 
 
-def add(settings: EndpointSettings, draw: float) -> dict[str, Any]:
+def add(settings: LogSettings, draw: float) -> dict[str, Any]:
     log: dict[str, Any] = {}
     inputs = {"x": np.array([[1, 2]], np.float32)}
     outputs = {"y": np.array([[0.5, 0.5]], np.float32)}
-    PayloadLog(lambda _: settings, lambda: draw).add(log, "pair", (inputs, [PAIR]), (outputs, [SCORES]))
+    PayloadLog(lambda: draw).add(log, settings, (inputs, [PAIR]), (outputs, [SCORES]))
     return log
 
 
 @pytest.mark.parametrize(
     ("settings", "draw", "logged"),
     [
-        (EndpointSettings("pair"), 0.0, set()),
-        (EndpointSettings("pair", log_inputs=0.5), 0.4, {"inputs"}),
-        (EndpointSettings("pair", log_inputs=0.5), 0.5, set()),
-        (EndpointSettings("pair", log_inputs=1, log_outputs=1), 0.999, {"inputs", "outputs"}),
-        (EndpointSettings("pair", log_outputs=1), 0.999, {"outputs"}),
+        (LogSettings(), 0.0, set()),
+        (LogSettings(inputs=0.5), 0.4, {"inputs"}),
+        (LogSettings(inputs=0.5), 0.5, set()),
+        (LogSettings(inputs=1, outputs=1), 0.999, {"inputs", "outputs"}),
+        (LogSettings(outputs=1), 0.999, {"outputs"}),
     ],
 )
 def test_payloads_are_logged_only_where_and_as_often_as_asked(
-    settings: EndpointSettings, draw: float, logged: set[str]
+    settings: LogSettings, draw: float, logged: set[str]
 ) -> None:
     assert set(add(settings, draw)) == logged
 
 
 def test_named_columns_are_redacted_alone() -> None:
-    log = add(EndpointSettings("pair", log_inputs=1, log_outputs=1, redact=("age", "y")), 0.0)
+    log = add(LogSettings(inputs=1, outputs=1, redact=("age", "y")), 0.0)
     assert log == {"inputs": {"x": [{"age": REDACTED, "name_length": 2.0}]}, "outputs": {"y": REDACTED}}
 
 
@@ -62,14 +62,12 @@ def test_a_payload_that_would_break_the_line_is_told_by_its_size() -> None:
     wide = TensorSpec("text", DType.BYTES, (None, 100), features=columns)
     texts = bytes_tensor([b"\x01" * 256] * 800).reshape(8, 100)
     log: dict[str, Any] = {}
-    settings = EndpointSettings("wide", log_inputs=1, log_outputs=1)
-    PayloadLog(lambda _: settings, lambda: 0.0).add(
-        log, "wide", ({"text": texts}, [wide]), ({"text": texts[:1]}, [wide])
-    )
+    settings = LogSettings(inputs=1, outputs=1)
+    PayloadLog(lambda: 0.0).add(log, settings, ({"text": texts}, [wide]), ({"text": texts[:1]}, [wide]))
     assert log["inputs"].endswith(" bytes]")
     assert len(json.dumps(log)) < 256 * 1024
     few = ({"text": texts[:1, :1]}, [FREE])
-    PayloadLog(lambda _: settings, lambda: 0.0).add(log, "wide", few, few)
+    PayloadLog(lambda: 0.0).add(log, settings, few, few)
     assert log["inputs"] == {"text": {"shape": [1, 1], "values": ["\x01" * 256]}}
 
 
@@ -90,5 +88,5 @@ def test_a_scalar_is_logged() -> None:
 
 
 def test_a_name_to_be_redacted_that_the_model_has_not_withholds_everything() -> None:
-    log = add(EndpointSettings("pair", log_inputs=1, log_outputs=1, redact=("age", "nmae_length")), 0.0)
+    log = add(LogSettings(inputs=1, outputs=1, redact=("age", "nmae_length")), 0.0)
     assert log == {"payload_withheld": ["nmae_length"]}

@@ -21,6 +21,7 @@ from shared.domain.errors import BackendError, InvalidPackage, InvalidRequest
 from shared.domain.signature import Content, Signature, TensorSpec
 from shared.domain.tensors import Array, Tensors
 from shared.domain.validation import conform
+from shared.schemas.explain import explain
 from shared.schemas.manifest import ImageStep, Manifest, SignatureDocument
 
 MODEL_FILE = "model.onnx"
@@ -159,7 +160,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise InvalidPackage(f"{MANIFEST_FILE}: {_explain(error)}") from None
+        raise InvalidPackage(f"{MANIFEST_FILE}: {explain(error)}") from None
 
 
 def bare_manifest(name: str, version: int | str, signature: Signature) -> Manifest:
@@ -168,15 +169,9 @@ def bare_manifest(name: str, version: int | str, signature: Signature) -> Manife
         document = SignatureDocument.from_signature(signature)
         return Manifest(name=name, version=int(version), signature=document)
     except ValidationError as error:
-        raise InvalidPackage(f"The model cannot be served as {name!r} version {version}: {_explain(error)}") from None
+        raise InvalidPackage(f"The model cannot be served as {name!r} version {version}: {explain(error)}") from None
     except ValueError:
         raise InvalidPackage(f"A version is a positive integer, not {str(version)!r}.") from None
-
-
-def _explain(error: ValidationError) -> str:
-    problems = error.errors(include_url=False, include_input=False, include_context=False)
-    places = (f"{'.'.join(map(str, problem['loc'])) or 'document'}: {problem['msg']}" for problem in problems[:5])
-    return "; ".join(places)
 
 
 def _preprocessors(manifest: Manifest, signature: Signature, folder: Path) -> Mapping[str, _Preprocess]:

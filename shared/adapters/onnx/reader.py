@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from shared.adapters.onnx.package import MANIFEST_FILE, OnnxPackage
+from shared.adapters.package_features import features_of
 from shared.domain.errors import InvalidPackage
 from shared.domain.model import PackageDescription
 
@@ -29,4 +30,5 @@ class OnnxPackageReader:
             signature=package.signature,
             placement=manifest.placement,
             metadata=manifest.metadata(),
+            features=features_of(manifest, package.signature),
         )

@@ -116,11 +116,11 @@ def decode_infer_request(message: ModelInferRequest | bytes, signature: Signatur
         if name in tensors:
             raise UnknownField.at(f"/inputs/{position}/name", "is given twice")
         dtype = _dtype(entry, signature.input(name), signature, position)
-        shape = _shape(entry.shape, position)
+        shape = shape_of(entry.shape, f"/inputs/{position}/shape")
         if entry.parameters:
             _refuse_shared_memory(entry.parameters, f"/inputs/{position}/parameters")
         if not with_raw:
-            tensors[name] = _typed(entry, dtype, shape, position)
+            tensors[name] = typed_tensor(entry.contents, dtype, shape, f"/inputs/{position}/contents")
         elif entry.HasField("contents"):
             raise UnknownField.at(f"/inputs/{position}/contents", "is given beside raw_input_contents")
         else:
@@ -193,7 +193,8 @@ def _dtype(entry: "InputTensor", spec: TensorSpec | None, signature: Signature, 
     raise WrongDtype.at(place, f"must be {spec.dtype}, not {text}")
 
 
-def _shape(dims: Iterable[int], position: int) -> tuple[int, ...]:
+def shape_of(dims: Iterable[int], place: str) -> tuple[int, ...]:
+    """The shape that an entry says, once an array may have it; WrongShape otherwise."""
     shape = tuple(dims)
     fine = len(shape) <= MAX_RANK
     size = 1
@@ -202,17 +203,15 @@ def _shape(dims: Iterable[int], position: int) -> tuple[int, ...]:
         size *= dim or 1  # NumPy refuses absurd dimensions even beside a 0
         if not fine or size >= 2**48:
             detail = f"must hold at most {MAX_RANK} integers from 0 to 2^31 - 1, and fewer than 2^48 elements"
-            raise WrongShape.at(f"/inputs/{position}/shape", detail)
+            raise WrongShape.at(place, detail)
     return shape
 
 
-def _typed(entry: "InputTensor", dtype: DType, shape: tuple[int, ...], position: int) -> Array:
-    """The tensor of typed contents."""
-    place = f"/inputs/{position}/contents"
+def typed_tensor(contents: "InferTensorContents", dtype: DType, shape: tuple[int, ...], place: str) -> Array:
+    """The tensor of typed contents; WrongDtype, WrongShape, MissingField or OutOfRange where they are not one."""
     field = _CONTENTS.get(dtype)
     if field is None:
         raise WrongDtype.at(place, f"cannot hold {dtype}: send it in raw_input_contents")
-    contents = entry.contents
     for found, _ in contents.ListFields():
         if found.name != field:
             raise WrongDtype.at(f"{place}/{found.name}", f"does not hold {dtype}, {field} does")
