@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from tests.adapters.samples import unique
 from tests.cli.conftest import Cli
-from tests.cli.deployment import client, deploy, template
+from tests.cli.deployment import deploy, template
 from tests.conftest import LocalAws
 
 
@@ -213,5 +213,3 @@ def test_a_deployed_stack(down: Cli, local_aws: LocalAws, monkeypatch: pytest.Mo
     where = ["--set", "customer", "--tenant", owner, "--stack", stack]
     assert down("features", "put", "c1", "age=1", *where).exit_code == 0
     assert down.json("features", "get", "c1", *where)["features"] == {"age": 1}
-    tables = client(local_aws, "dynamodb").list_tables()["TableNames"]
-    assert any(stack in name for name in tables)

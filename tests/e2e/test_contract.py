@@ -56,6 +56,7 @@ def known(callers: Callers) -> tuple[Caller, dict[str, str]]:
     caller = callers.caller(callers.tenant(plan), ["predict", "admin"])
     other = callers.caller(caller.tenant)
     names = {"model": "tumor", "version": "1", "plan": plan, "tenant": caller.tenant, "endpoint": "of-no-model"}
+    names |= {"job_id": "0" * 32, "revision": "1", "feature_set": "customer", "entity": "c1"}
     return caller, {**names, "key_id": other.key_id}
 
 

@@ -50,7 +50,7 @@ def test_every_way_to_the_container_gives_the_same_answer_and_leaves_nothing(
         for name, array in answer.items():
             np.testing.assert_array_equal(array, answers[0][name])
     s3 = local_client(isolated_session(), "s3", aws_url)
-    assert s3.list_objects_v2(Bucket=outputs["DataBucketName"], Prefix="async/")["KeyCount"] == 0
+    assert s3.list_objects_v2(Bucket=outputs["DataBucketName"], Prefix="async/in/")["KeyCount"] == 0
 
 
 def test_both_endpoints_are_in_service(sluice: Sluice) -> None:
