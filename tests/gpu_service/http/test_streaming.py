@@ -89,7 +89,7 @@ def test_the_first_line_comes_before_the_last_is_computed_and_a_caller_that_goes
         wait_until(lambda: metric(server, "sluice_running_batches", model="slow") >= 1)
     wait_until(lambda: metric(server, "sluice_running_batches", model="slow") == 0)
     assert metric(server, "sluice_queue_requests") == 0
-    assert metric(server, "sluice_requests_total", model="slow", code="caller_gone") == 1
+    wait_until(lambda: metric(server, "sluice_requests_total", model="slow", code="caller_gone") == 1)
     wait_until(lambda: metric(server, "sluice_requests_in_flight") == 1)  # the one that asks
     assert stream(server, "slow", {"instances": [[2]] * 40}).text == "[4.0]\n" * 40
 
