@@ -166,11 +166,12 @@ def test_a_hanging_backend_keeps_nobody_waiting(remote: Published, faulty: Fault
         timeout_ms=3000,
     )
     assert remote.settles(api, "over-grpc", calls=4)
+    sleep(IN_FORCE_S)  # in the environments that were not asked, too
     faulty.switch.set(Fault("hang"))
     missed = remote.ask(api, {"X-Sluice-Deadline-Ms": "400"})
     assert (missed.status_code, missed.json()["code"]) == (422, "deadline_missed")
     late = remote.ask(api)
-    assert (late.status_code, late.json()["code"]) == (504, "backend_timeout")
+    assert (late.status_code, late.json().get("code")) == (504, "backend_timeout"), late.text
     faulty.switch.heal()
     # Far below what the server would take by itself, which is a minute; how exact it is `make faults` tells.
     assert missed.elapsed.total_seconds() < late.elapsed.total_seconds() < 10
