@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 # Another PYTHON than the one that .venv was made with makes it anew.
 STAMP  := $(VENV)/.installed-$(shell $(PYTHON) -c "import sys; print(*sys.version_info[:2], sep=chr(46))")
 
-.PHONY: help setup tools run test check check-tools build bench faults lock clean
+.PHONY: help setup tools run test check check-tools build bench faults soak lock clean
 .DEFAULT_GOAL := help
 
 help:  ## show what there is to make
@@ -65,6 +65,9 @@ bench: setup  ## measure; writes build/bench (ARGS="--quick --only ours,baseline
 
 faults: setup  ## inject faults into a running stack; writes build/faults (ARGS="--only hanging" is the short way)
 	@$(BIN)/python -m benchmarks.faults $(ARGS)
+
+soak: setup  ## 2,000 jobs while workers are killed and messages come twice; writes build/soak (ARGS="--jobs 200" is the short way)
+	@$(BIN)/python -m benchmarks.soak $(ARGS)
 
 lock: $(STAMP)  ## resolve requirements/ anew
 	@for name in sam checkov; do $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade requirements/$$name.in -o requirements/$$name.txt; done

@@ -16,7 +16,17 @@ from functions.api import routes as api
 from functions.api.documentation import CONTRACT
 from functions.predict import routes as predict
 from shared.schemas import admin as admin_schemas
-from shared.schemas import admin_features, admin_keys, admin_traffic, admin_usage, endpoint
+from shared.schemas import (
+    admin_features,
+    admin_keys,
+    admin_traffic,
+    admin_usage,
+    batches,
+    endpoint,
+    jobs,
+    uploads,
+    webhooks,
+)
 from shared.schemas import api as schemas
 from shared.web.contract import HEADERS, SECURITY_SCHEME, reference
 from shared.web.deprecation import DEPRECATED
@@ -34,7 +44,6 @@ _SCHEMAS = (
     schemas.PredictByRow,
     schemas.PredictByTensor,
     schemas.PredictResponse,
-    schemas.JobDocument,
     schemas.InferRequest,
     schemas.InferResponse,
     schemas.ServerMetadata,
@@ -48,6 +57,16 @@ _SCHEMAS = (
     schemas.ModelDocument,
     schemas.ModelSchemas,
     schemas.VersionDocument,
+    jobs.JobDocument,
+    jobs.JobList,
+    batches.BatchRequest,
+    uploads.CreatedUpload,
+    uploads.UploadDocument,
+    webhooks.WebhookDocument,
+    webhooks.WebhookWithSecret,
+    webhooks.WebhookList,
+    webhooks.DeliveryDocument,
+    webhooks.DeliveryList,
 )
 
 _ADMIN_SCHEMAS = (
@@ -68,6 +87,11 @@ _ADMIN_SCHEMAS = (
 )
 # What is read: members with a default may be left out.
 _REQUESTS = (
+    jobs.JobSource,
+    uploads.UploadRequest,
+    webhooks.WebhookRequest,
+    webhooks.WebhookChangeRequest,
+    webhooks.SecretRotationRequest,
     admin_schemas.TenantRequest,
     admin_schemas.TenantChange,
     admin_schemas.PlanRequest,

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from botocore.session import Session
 
+from infra.local.aws_client import ACCESS_KEY, SECRET_KEY
 from infra.local.resources import provision
 from infra.local.stack import REGION, StackSpec
 from infra.local.template import load_stack
@@ -74,7 +75,7 @@ def local_aws(stack: StackSpec, tmp_path_factory: pytest.TempPathFactory) -> Ite
 def aws_session() -> Session:
     """A session with credentials that no other AWS accepts, whatever this machine's configuration holds."""
     session = Session(session_vars={"profile": (None, [], None, None), "config_file": (None, None, os.devnull, None)})
-    session.set_credentials("test", "test")
+    session.set_credentials(ACCESS_KEY, SECRET_KEY)
     session.set_config_variable("region", REGION)
     return session
 

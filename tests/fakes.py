@@ -5,7 +5,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
-from threading import Event, Lock
+from threading import Event, Lock, RLock
+from time import time
+from typing import Any
 
 from shared.adapters.package_files import check_paths, has_bytes
 from shared.domain.endpoint.config import EndpointState, StoredEndpoint
@@ -16,14 +18,28 @@ from shared.domain.errors import (
     JobNotFound,
     KeyNotFound,
     ModelNotFound,
+    PayloadTooLarge,
     PreconditionFailed,
     RevisionNotFound,
+    SourceNotFound,
     TenantNotFound,
     VersionConflict,
     VersionNotFound,
 )
 from shared.domain.features import MAX_KEYS, SET_NAME, EntityKey, FeatureRecord
-from shared.domain.jobs import Job
+from shared.domain.jobs import (
+    KEPT_S,
+    OVERDUE_S,
+    START_WITHIN_S,
+    Claim,
+    Job,
+    JobFilter,
+    JobPage,
+    JobProblem,
+    JobSummary,
+    ObjectRef,
+    Outcome,
+)
 from shared.domain.model import ModelVersion, PackageFile
 from shared.domain.plans import PLAN_NAME, TENANT_NAME, Plan
 from shared.domain.ports import ApiKey, InferenceContext, Lease
@@ -411,17 +427,231 @@ class InMemoryGuards:
             raise self.error
 
 
-class InMemoryJobs:
-    """A `JobStore`."""
+class MemoryJobs:
+    """A `JobStore`; `now` gives seconds since 1970, `error` is raised by all methods while it is set.
 
-    def __init__(self) -> None:
-        self._jobs: dict[str, Job] = {}
+    `before` is called once, before the next change: what happens there happens between a read and that change.
+    """
+
+    def __init__(self, now: Callable[[], float] = time) -> None:
+        self.jobs: dict[str, Job] = {}
+        self.now = now
+        self.error: Exception | None = None
+        self.before: Callable[[], None] | None = None
+        self._lock = RLock()
 
     def add(self, job: Job) -> None:
-        self._jobs[job.job_id] = job
+        self._check()
+        with self._lock:
+            if job.job_id in self.jobs:
+                raise Conflict(f"There is a job {job.job_id} already.")
+            self.jobs[job.job_id] = job
 
     def get(self, tenant: str, job_id: str) -> Job:
-        job = self._jobs.get(job_id)
+        job = self.find(job_id)
         if job is None or job.tenant != tenant:
             raise JobNotFound("There is no such job.")
         return job
+
+    def find(self, job_id: str) -> Job | None:
+        self._check()
+        job = self.jobs.get(job_id)
+        return job if job is not None and job.expires_at > self.now() else None
+
+    def list(self, tenant: str, which: JobFilter, *, limit: int, after: str | None = None) -> JobPage:
+        self._check()
+        found = [
+            JobSummary(
+                job.job_id,
+                job.kind,
+                job.model,
+                job.state,
+                job.created_at,
+                job.finished_at,
+                job.rows_total,
+                job.rows_done,
+                job.problem.code if job.problem is not None and job.state == "failed" else None,
+            )
+            for job in sorted(self.jobs.values(), key=lambda job: job.job_id, reverse=True)
+            if job.tenant == tenant and job.expires_at > self.now() and _is_asked_for(job, which)
+            if after is None or job.job_id < after
+        ]
+        return JobPage(found[:limit], found[limit - 1].job_id if len(found) > limit else None)
+
+    def claim(self, job_id: str, owner: str, now: float, lease_s: float) -> Claim:
+        self._turn()
+        with self._lock:
+            job = self.find(job_id)
+            if job is None:
+                return Claim("finished", None)
+            if job.finished:
+                return Claim("finished", job)
+            if job.ticket is not None:
+                return Claim("waiting", job)
+            if job.state == "running" and (job.lease_until or 0) >= now:
+                return Claim("taken", job)
+            job = self.jobs[job_id] = replace(
+                job,
+                state="running",
+                owner=owner,
+                lease_until=now + lease_s,
+                due_at=now + lease_s + OVERDUE_S,
+                started_at=now if job.started_at is None else job.started_at,
+                attempts=job.attempts + 1,
+            )
+            return Claim("claimed", job)
+
+    def renew(self, job_id: str, owner: str, lease_until: float, rows_done: int) -> bool:
+        return self._change(job_id, _held_by(owner), lease_until=lease_until, rows_done=rows_done)
+
+    def hand_over(self, job_id: str, owner: str, ticket: Mapping[str, str], ran: Outcome, due_at: float) -> bool:
+        more = {"ticket": dict(ticket), "due_at": due_at, "owner": None, "lease_until": None, **_told_by(ran)}
+        return self._change(job_id, _held_by(owner), **more)
+
+    def requeue(self, job_id: str, owner: str | None, problem: JobProblem | None, due_at: float) -> bool:
+        def free(job: Job) -> bool:
+            lost = job.ticket is not None or (job.lease_until is not None and job.lease_until < self.now())
+            return job.state == "running" and lost
+
+        more: dict[str, Any] = {} if problem is None else {"problem": problem}
+        more |= {"state": "queued", "due_at": due_at, "owner": None, "lease_until": None, "ticket": None}
+        return self._change(job_id, free if owner is None else _held_by(owner), **more)
+
+    def finish(self, job_id: str, outcome: Outcome, at: float, *, owner: str | None = None) -> bool:
+        more = {"state": outcome.state, "finished_at": at, **_told_by(outcome)}
+        more |= dict.fromkeys(("due_at", "owner", "lease_until", "ticket"))
+        given = {name: getattr(outcome, name) for name in ("result", "problem", "batch")}
+        more |= {name: value for name, value in given.items() if value is not None}
+        if outcome.state == "succeeded":
+            more["problem"] = None
+        return self._change(job_id, lambda job: not job.finished and owner in (None, job.owner), **more)
+
+    def restart(self, tenant: str, job_id: str, now: float) -> Job:
+        job = self.get(tenant, job_id)
+        more: dict[str, Any] = {"state": "queued", "attempts": 0, "due_at": now + OVERDUE_S}
+        more |= {"start_by": now + START_WITHIN_S, "expires_at": int(now) + KEPT_S}
+        more |= dict.fromkeys(("problem", "started_at", "finished_at"))
+        if job.kind == "prediction":
+            more |= {"rows_done": 0, "version": None, "variant": None, "backend": None, "cost_nusd": None}
+        if not self._change(job_id, lambda job: job.state in ("failed", "cancelled"), **more):
+            raise Conflict(f"The job is {self.jobs[job_id].state}.")
+        return self.jobs[job_id]
+
+    def overdue(self, now: float, limit: int) -> Sequence[Job]:
+        self._check()
+        due = [(job.due_at, job) for job in self.jobs.values() if job.due_at is not None and job.due_at <= now]
+        return [job for _, job in sorted(due, key=lambda pair: pair[0])[:limit]]
+
+    def postpone(self, job: Job, due_at: float) -> bool:
+        def same(found: Job) -> bool:
+            return (found.due_at, found.state, found.attempts) == (job.due_at, job.state, job.attempts)
+
+        return job.due_at is not None and self._change(job.job_id, same, due_at=due_at)
+
+    def _change(self, job_id: str, allowed: Callable[[Job], bool], **values: Any) -> bool:
+        self._turn()
+        with self._lock:
+            job = self.jobs.get(job_id)
+            if job is None or not allowed(job):
+                return False
+            self.jobs[job_id] = replace(job, **values)
+            return True
+
+    def _turn(self) -> None:
+        self._check()
+        before, self.before = self.before, None
+        if before is not None:
+            before()
+
+    def _check(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+
+def _held_by(owner: str) -> Callable[[Job], bool]:
+    return lambda job: job.state == "running" and job.owner == owner
+
+
+def _told_by(ran: Outcome) -> dict[str, Any]:
+    names = ("version", "variant", "backend", "rows_total", "rows_done", "cost_nusd")
+    told = {name: getattr(ran, name) for name in names}
+    return {name: value for name, value in told.items() if value is not None and (name, value) != ("rows_done", 0)}
+
+
+def _is_asked_for(job: Job, which: JobFilter) -> bool:
+    ms = int(job.job_id[:12], 16)
+    return (
+        (not which.states or job.state in which.states)
+        and which.kind in (None, job.kind)
+        and which.model in (None, job.model)
+        and (which.since is None or ms >= int(which.since * 1000))
+        and (which.until is None or ms <= int(which.until * 1000))
+    )
+
+
+class MemoryJobQueue:
+    """A `JobQueue`; `sent` keeps (tenant, job id, delay), `error` is raised by all methods while it is set.
+
+    All that was sent waits, unless `backlog` says how much does.
+    """
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, str, float]] = []
+        self.backlog: int | None = None
+        self.error: Exception | None = None
+
+    def send(self, tenant: str, job_id: str, *, delay_s: float = 0.0) -> None:
+        if self.error is not None:
+            raise self.error
+        self.sent.append((tenant, job_id, delay_s))
+
+    def waiting(self) -> int:
+        if self.error is not None:
+            raise self.error
+        return len(self.sent) if self.backlog is None else self.backlog
+
+
+class MemoryDeadLetters:
+    """A `DeadLetters`; `error` is raised while it is set."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[Job, JobProblem]] = []
+        self.error: Exception | None = None
+
+    def send(self, job: Job, problem: JobProblem) -> None:
+        if self.error is not None:
+            raise self.error
+        self.sent.append((job, problem))
+
+
+class MemoryJobObjects:
+    """A `JobObjects`; `objects` maps keys of the bucket `data` to bytes, `error` is raised by all but `url`."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.error: Exception | None = None
+
+    def put_body(self, tenant: str, job_id: str, body: bytes, media_type: str) -> ObjectRef:
+        return self._put(f"jobs/in/{tenant}/{job_id}", body)
+
+    def put_result(self, tenant: str, job_id: str, owner: str, body: bytes, media_type: str) -> ObjectRef:
+        return self._put(f"jobs/out/{tenant}/{job_id}/{owner}", body)
+
+    def read(self, ref: ObjectRef, max_bytes: int) -> bytes:
+        if self.error is not None:
+            raise self.error
+        found = self.objects.get(ref.key) if ref.bucket == "data" else None
+        if found is None:
+            raise SourceNotFound(f"There is no object {ref.uri}.")
+        if len(found) > max_bytes:
+            raise PayloadTooLarge(f"{ref.uri} has {len(found)} bytes; the limit is {max_bytes}.")
+        return found
+
+    def url(self, ref: ObjectRef, seconds: int, *, media_type: str, file_name: str) -> str:
+        return f"https://{ref.bucket}.example/{ref.key}?expires={seconds}&name={file_name}"
+
+    def _put(self, key: str, body: bytes) -> ObjectRef:
+        if self.error is not None:
+            raise self.error
+        self.objects[key] = body
+        return ObjectRef("data", key)

@@ -23,6 +23,7 @@ from shared.adapters.dynamodb_tenants import DynamoDBTenants
 from shared.adapters.dynamodb_traffic import DynamoDBTraffic
 from shared.adapters.dynamodb_usage import DynamoDBUsage
 from shared.adapters.secrets_manager import SecretText
+from shared.bootstrap.http import admit, idempotency, observed, quick_dynamodb
 from shared.domain.settings import load
 from shared.usecases.manage_endpoints import ManageEndpoints
 from shared.usecases.manage_features import ManageFeatures
@@ -31,7 +32,6 @@ from shared.usecases.manage_tenants import ManageTenants
 from shared.usecases.read_traffic import ReadTraffic
 from shared.web.admission import Door
 from shared.web.app import create_app
-from shared.web.bootstrap import admit, idempotency, observed, quick_dynamodb
 from shared.web.callers import Callers
 from shared.web.documents import MAX_BYTES
 from shared.web.lambda_handler import Handler, lambda_handler

@@ -1,6 +1,6 @@
 """Settings of the admin API."""
 
-from shared.web.bootstrap import WriteSettings
+from shared.bootstrap.http import WriteSettings
 
 
 class Settings(WriteSettings, frozen=True, kw_only=True):

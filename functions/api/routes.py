@@ -1,7 +1,6 @@
 """Routes of the catalogue and of the API's own documentation."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import APIRouter, Path
@@ -9,16 +8,14 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
-from functions.api import documentation
-from functions.api.documentation import CONTENT_SECURITY_POLICY, Contract, page
+from functions.api import batches, documentation, jobs, uploads, webhooks
+from functions.api.documentation import CONTENT_SECURITY_POLICY, page
 from functions.api.model_contract import schemas
+from functions.api.services import Services, services_of
 from shared.domain import errors
-from shared.domain.endpoint.config import EndpointConfig
 from shared.domain.idempotency import StoredAnswer
-from shared.domain.ports import ModelRegistry
 from shared.domain.principal import Principal
 from shared.schemas.api import ModelDocument, ModelList, ModelSchemas, ModelSummary, VersionDocument
-from shared.web.admission import Door
 from shared.web.contract import ADMISSION, SECURED, answers, reference
 from shared.web.requests import model_name, model_version
 from shared.web.routing import direct_router
@@ -27,19 +24,19 @@ ModelPath = Annotated[str, Path(description="Name of a published model")]
 VersionPath = Annotated[str, Path(description="A version, counted from 1")]
 
 
-@dataclass(frozen=True, slots=True)
-class Services:
-    """What the routes work with."""
-
-    door: Door
-    registry: ModelRegistry
-    config_of: Callable[[str], EndpointConfig]
-    contract: Contract
-
-
 def router() -> APIRouter:
     """The routes, with what they say of themselves in the OpenAPI document."""
     routes = direct_router()
+    _add_catalogue(routes)
+    for area in (batches, jobs, uploads, webhooks):
+        area.add_routes(routes)
+    routes.add_api_route("/openapi.json", openapi, methods=["GET"], include_in_schema=False)
+    routes.add_api_route("/docs", docs, methods=["GET"], include_in_schema=False)
+    routes.add_api_route("/docs/{asset}", docs_asset, methods=["GET"], include_in_schema=False)
+    return routes
+
+
+def _add_catalogue(routes: APIRouter) -> None:
     routes.add_api_route(
         "/v1/models",
         models,
@@ -86,10 +83,6 @@ def router() -> APIRouter:
         ),
         openapi_extra=SECURED,
     )
-    routes.add_api_route("/openapi.json", openapi, methods=["GET"], include_in_schema=False)
-    routes.add_api_route("/docs", docs, methods=["GET"], include_in_schema=False)
-    routes.add_api_route("/docs/{asset}", docs_asset, methods=["GET"], include_in_schema=False)
-    return routes
 
 
 async def models(request: Request) -> Response:
@@ -134,7 +127,7 @@ async def version_of(request: Request, model: ModelPath, version: VersionPath) -
 
 async def openapi(request: Request) -> Response:
     """The contract of all functions, every model's own operation included."""
-    return Response(_services(request).contract.document(), media_type="application/json")
+    return Response(services_of(request).contract.document(), media_type="application/json")
 
 
 async def docs() -> Response:
@@ -150,14 +143,9 @@ async def docs_asset(asset: str) -> Response:
     return Response(found.content, media_type=found.media_type, headers=headers)
 
 
-def _services(request: Request) -> Services:
-    services: Services = request.app.state.services
-    return services
-
-
 async def _serve(request: Request, read: Callable[[Services], BaseModel]) -> Response:
     """A document for an admitted caller."""
-    services = _services(request)
+    services = services_of(request)
 
     def work(_principal: Principal, _body: bytes) -> StoredAnswer:
         document = read(services)

@@ -1,113 +1,116 @@
-"""Predictions that are answered later: the answer that says so, and the route that tells what came of one."""
+"""Routes that take predictions on as jobs; what becomes of a job is told by the routes of `/v1/jobs`."""
 
-from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-from fastapi import APIRouter, Path
+import orjson
+from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from functions.predict.prediction import read_head
 from functions.predict.services import Services
-from shared.codecs.content.media import JSON
-from shared.codecs.json_documents import dumps
-from shared.codecs.json_tensors import encode_predictions
+from functions.predict.submission import from_source, submitted
+from functions.predict.v1 import PREDICT_ERRORS, ModelPath, VersionPath
 from shared.domain import errors
 from shared.domain.idempotency import StoredAnswer
-from shared.domain.jobs import Job
 from shared.domain.principal import Principal
-from shared.usecases.prediction import JobAnswer
-from shared.web.answer_size import MAX_EVENT_BYTES
-from shared.web.contract import ADMISSION, SECURED, answers, reference
-from shared.web.requests import record_of
+from shared.web.contract import (
+    IDEMPOTENCY_KEY,
+    OF_JOBS,
+    SECURED,
+    Responses,
+    answers,
+    media_types,
+    reference,
+)
+from shared.web.negotiation import READ
 
-PATH: Final = "/v1/jobs/{job_id}"
-_PREFERENCE: Final = "respond-async"
-_SLOWLY: Final = "2"  # seconds between two looks
-
-JobPath = Annotated[str, Path(description="Id of a job, as `Location` had it")]
-
-
-def prefers_async(header: str) -> bool:
-    """Whether `Prefer` asks for an answer that comes later. Source: RFC 7240, section 4.1."""
-    return _PREFERENCE in {part.partition(";")[0].strip().lower() for part in header.split(",")}
-
-
-def accepted(job: Job) -> StoredAnswer:
-    """202 with the job."""
-    headers = (
-        ("Content-Type", JSON),
-        ("Location", PATH.format(job_id=job.job_id)),
-        ("Preference-Applied", _PREFERENCE),
-        ("Retry-After", _SLOWLY),
-    )
-    return StoredAnswer(202, headers, dumps({**_document(job), "status": "running"}))
+# A reference to an object is far smaller; what is larger is no JSON object of that kind.
+_MOST_REFERENCE: Final = 4096
+_MEMBERS: Final = frozenset({"upload_id", "s3_uri"})
+_ERRORS: Final = (*PREDICT_ERRORS, errors.UploadNotFound, errors.SourceNotFound)
 
 
 def add_routes(routes: APIRouter) -> None:
-    """Add the route, with what it says of itself in the OpenAPI document."""
-    routes.add_api_route(
-        PATH,
-        get_job,
-        methods=["GET"],
-        operation_id="getJob",
-        summary="What came of a prediction that is answered later",
-        tags=["jobs"],
-        responses=answers(
-            "The job: `running`, `succeeded` with its predictions, or `failed` with the problem.",
-            reference("JobDocument"),
-            *ADMISSION,
-            errors.JobNotFound,
-            errors.ModelNotFound,
-            errors.VersionNotFound,
-            errors.AnswerTooLarge,
+    """Add them, with what they say of themselves in the OpenAPI document."""
+    of_version = (*_ERRORS, errors.VersionNotFound, errors.VersionNotAllowed)
+    for path, handler, operation, summary, possible in (
+        ("/v1/models/{model}/jobs", submit, "submitJob", "Predict later with any model", _ERRORS),
+        (
+            "/v1/models/{model}/versions/{version}/jobs",
+            submit_version,
+            "submitVersionJob",
+            "Predict later with one version of a model",
+            of_version,
         ),
-        openapi_extra=SECURED,
-    )
+    ):
+        routes.add_api_route(
+            path,
+            handler,
+            methods=["POST"],
+            operation_id=operation,
+            summary=summary,
+            tags=["jobs"],
+            status_code=202,
+            responses=_responses(*possible),
+            openapi_extra=_extra(),
+        )
 
 
-async def get_job(request: Request, job_id: JobPath) -> Response:
-    """The state of a job, and its predictions once it has succeeded."""
+async def submit(request: Request, model: ModelPath) -> Response:
+    """Take a prediction on and answer at once; the job is found at `Location`.
+
+    The body is that of a prediction, and is checked like one; `Accept` says what the result is to be. Or it names what
+    is stored already: an upload, or an object that the tenant may read.
+    """
+    return await _submit(request, model, None)
+
+
+async def submit_version(request: Request, model: ModelPath, version: VersionPath) -> Response:
+    """Take a prediction on with the version that the path names; all else is as without one."""
+    return await _submit(request, model, version)
+
+
+async def _submit(request: Request, model: str, version: str | None) -> Response:
     services: Services = request.app.state.services
+    scope = request.scope
 
-    def work(principal: Principal, _: bytes) -> StoredAnswer:
-        answer = services.predict.answer_to(principal, job_id, services.full_ms(request.scope))
-        record_of(request.scope).log.update(model=answer.job.model, target=f"job:{answer.job.job_id}")
-        return _answer(answer)
+    def work(principal: Principal, body: bytes) -> StoredAnswer:
+        asked = read_head(scope, model, version)
+        if not _is_reference(asked.headers.get("content-type", ""), body):
+            return submitted(scope, services, asked, principal, body)
+        from shared.schemas.jobs import JobSource
+        from shared.web.documents import read_document
 
-    return await services.door.serve(request, work)
+        named = read_document(JobSource, body, scope)
+        found = services.sources.resolve(principal.tenant, upload_id=named.upload_id, s3_uri=named.s3_uri)
+        return from_source(scope, services, asked, principal, found, named.content_type)
 
-
-def _answer(answer: JobAnswer) -> StoredAnswer:
-    document = _document(answer.job)
-    headers: list[tuple[str, str]] = [("Content-Type", JSON), ("Cache-Control", "no-store")]
-    if answer.error is not None:
-        error = answer.error
-        document |= {"status": "failed", "error": {"code": error.code, "title": error.title, "detail": error.detail}}
-    elif answer.outputs is None:
-        document["status"] = "running"
-        headers.append(("Retry-After", _SLOWLY))
-    else:
-        document |= {"status": "succeeded", "predictions": encode_predictions(answer.outputs, answer.signature)}
-    body = dumps(document)
-    if len(body) > MAX_EVENT_BYTES:
-        raise errors.AnswerTooLarge(f"The predictions take {len(body)} bytes; the limit is {MAX_EVENT_BYTES}.")
-    return StoredAnswer(200, tuple(headers), body)
+    return await services.door.serve(request, work, scopes=("predict", f"predict:{model}"), model=model)
 
 
-def _document(job: Job) -> dict[str, Any]:
+def _is_reference(content_type: str, body: bytes) -> bool:
+    """Whether a body names what is stored: a small JSON object with a member that no prediction's has."""
+    if len(body) > _MOST_REFERENCE or (content_type and "json" not in content_type.lower()):
+        return False
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return False  # the decoder says what is wrong with it
+    return isinstance(document, dict) and not _MEMBERS.isdisjoint(document)
+
+
+def _extra() -> dict[str, Any]:
+    forms = ("PredictByRow", "PredictByTensor", "InferRequest", "JobSource")
+    body = {"oneOf": [reference(form) for form in forms]}
     return {
-        "job_id": job.job_id,
-        "model": {
-            "name": job.model,
-            "version": job.version,
-            "variant": job.variant,
-            "backend": job.backend,
-        },
-        "created_at": _time(job.created_at),
-        "expires_at": _time(job.expires_at),
+        **SECURED,
+        "parameters": [IDEMPOTENCY_KEY],
+        "requestBody": {"required": True, "content": media_types(READ, body)},
     }
 
 
-def _time(seconds: int) -> str:
-    """A time in seconds since 1970 as RFC 3339 has it, in UTC."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+def _responses(*possible: type[errors.SluiceError]) -> Responses:
+    made = answers("The job.", reference("JobDocument"), *possible)
+    taken = made.pop(200)
+    return {202: {**taken, "headers": {**taken["headers"], "Location": OF_JOBS["Location"]}}, **made}

@@ -8,25 +8,26 @@ from typing import Final
 
 from starlette.types import Scope
 
-from functions.predict.jobs import accepted, prefers_async
-from functions.predict.origin import instances_nusd, note, note_route, origin_headers
 from functions.predict.services import Services
-from shared.codecs.compression import compress, decompress
-from shared.codecs.content.answers import Members
+from functions.predict.submission import preferred, prefers_async
+from shared.codecs.compression import compress
 from shared.codecs.content.decoded import Decoded
 from shared.codecs.content.formats import AnswerFormat, RequestFormat, answer_format
 from shared.domain import errors
 from shared.domain.endpoint.config import EndpointLimits
 from shared.domain.idempotency import StoredAnswer
-from shared.domain.jobs import Job
 from shared.domain.ports import InferenceContext
 from shared.domain.principal import Principal
 from shared.domain.signature import Signature
 from shared.domain.trace import traceparent
 from shared.usecases.prediction import Prediction, Wanted
+from shared.usecases.prediction_parts import instances_nusd
 from shared.web.answer_size import MAX_EVENT_BYTES, event_bytes, is_text
 from shared.web.cache_status import cache_control
 from shared.web.negotiation import request_format
+from shared.web.origin import note, note_route
+from shared.web.prediction_bodies import decode as decode_body
+from shared.web.prediction_bodies import encode
 from shared.web.requests import RequestRecord, model_name, record_of, version_or_label
 
 DEADLINE_HEADER: Final = "x-sluice-deadline-ms"
@@ -60,16 +61,6 @@ class Asked:
         self.deadline_ms = _deadline_of(headers)
 
 
-class _Version:
-    """A version as answers name it."""
-
-    __slots__ = ("name", "version")
-
-    def __init__(self, name: str, version: int) -> None:
-        self.name = name
-        self.version = version
-
-
 def read_head(scope: Scope, model: str, version: str | None = None, *, formats: ReadFormat = request_format) -> Asked:
     """What a request asks for, by the parameters of its path and its headers; notes the model for the log.
 
@@ -95,7 +86,9 @@ def produce(scope: Scope, services: Services, asked: Asked, principal: Principal
     left_ms = _left_ms(record, asked, most_ms)
     cache = cache_control(asked.headers.get("cache-control", ""))
     prefer = prefers_async(asked.headers.get("prefer", ""))
-    wanted = Wanted(asked.model, asked.version, asked.headers.get, most_ms, *cache, prefer, partial(note_route, record))
+    wanted = Wanted(
+        asked.model, asked.version, asked.headers.get, most_ms, *cache, prefer, partial(note_route, record.log)
+    )
     context = InferenceContext(
         request_id=record.request_id,
         tenant=principal.tenant,
@@ -104,15 +97,17 @@ def produce(scope: Scope, services: Services, asked: Asked, principal: Principal
     )
 
     def decode(signature: Signature, limits: EndpointLimits) -> Decoded:
-        return _decode(asked, body, signature, services, limits)
+        return decode_body(asked.request, asked.headers, body, signature, services.limits, limits)
 
-    made = services.predict(principal, wanted, decode, context)
-    if isinstance(made, Job):
-        record.log.update(version=made.version, variant=made.variant, backend=made.backend, target=f"job:{made.job_id}")
-        return accepted(made)
+    try:
+        made = services.predict(principal, wanted, decode, context)
+    except errors.AsyncRequired:
+        if not prefer:
+            raise
+        return preferred(scope, services, asked, principal, body)
     ran = perf_counter()
     answer = _encode(asked, made)
-    note(record, made)
+    note(record.log, made)
     record.instance_share_nusd += instances_nusd(made, services.prices)
     record.steps.update(made.timings_ms, encode=(perf_counter() - ran) * 1e3)
     services.payloads.add(
@@ -125,25 +120,8 @@ def produce(scope: Scope, services: Services, asked: Asked, principal: Principal
     return answer
 
 
-def _decode(asked: Asked, body: bytes, signature: Signature, services: Services, endpoint: EndpointLimits) -> Decoded:
-    limits = services.limits
-    most = min(limits.max_bytes, endpoint.max_bytes or limits.max_bytes)
-    if len(body) > most:
-        raise errors.PayloadTooLarge(f"The body has {len(body)} bytes; the limit is {most}.")
-    if coding := asked.headers.get("content-encoding", ""):
-        body = decompress(body, coding, most)
-    return asked.request.decode(body, signature, limits)
-
-
 def _encode(asked: Asked, made: Prediction) -> StoredAnswer:
-    version = made.version
-    members = Members(
-        {"variant": made.variant, "backend": made.backend},
-        {"prediction_id": made.prediction_id},
-    )
-    written, media_type, more = asked.answer.encode(
-        _Version(version.model, version.version), made.signature, made.outputs, made.decoded, members
-    )
+    written, media_type, more = encode(asked.answer, made)
     accept = asked.headers.get("accept-encoding", "")
     body, coding = compress(written, accept) if accept else (written, None)
     size = event_bytes(body, is_text=coding is None and is_text(media_type))
@@ -152,7 +130,7 @@ def _encode(asked: Asked, made: Prediction) -> StoredAnswer:
         raise errors.AnswerTooLarge(
             f"The answer takes {size} bytes; the limit is {MAX_EVENT_BYTES}. Send fewer instances at once.{hint}"
         )
-    headers = [("Content-Type", media_type), *more, ("X-Prediction-Id", made.prediction_id), *origin_headers(made)]
+    headers = [("Content-Type", media_type), *more]
     if coding is not None:
         headers.append(("Content-Encoding", coding))
     return StoredAnswer(200, tuple(headers), body)

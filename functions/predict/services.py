@@ -1,15 +1,19 @@
 """What the routes of the data plane work with."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from starlette.types import Scope
 
-from functions.predict.prices import CallPrices
 from functions.predict.readiness import Readiness
 from shared.codecs.json_documents import JsonLimits
+from shared.domain.call_prices import CallPrices
+from shared.domain.endpoint.config import EndpointState
 from shared.domain.errors import BackendTimeout
 from shared.domain.ports import ModelRegistry
 from shared.usecases.predict import Predict
+from shared.usecases.sources import Sources
+from shared.usecases.submit_job import SubmitJob
 from shared.web.admission import Door
 from shared.web.payload_log import PayloadLog
 
@@ -24,7 +28,10 @@ class Services:
 
     door: Door
     registry: ModelRegistry
+    endpoints: Callable[[str], EndpointState]
     predict: Predict
+    submit: SubmitJob
+    sources: Sources
     prices: CallPrices
     payloads: PayloadLog
     readiness: Readiness

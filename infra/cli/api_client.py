@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from infra.cli.local import running_stack
 from infra.cli.output import UNREACHABLE, USAGE, Failure
@@ -91,35 +91,63 @@ class Api:
         local = running_stack()
         return cls(local.api_url, key or local.api_key)
 
-    def get(self, *path: str) -> Answer:
-        """GET the path of these segments; Failure unless the answer is a 200 with JSON."""
-        return self._request("GET", path, None)
+    def get(self, *path: str, query: Mapping[str, str] | None = None) -> Answer:
+        """GET the path of these segments; Failure unless the answer is a 2xx with JSON, RefusedError for a problem."""
+        return self.request("GET", path, query=query)
 
-    def post(self, *path: str, body: bytes) -> Answer:
-        """POST JSON to the path of these segments; Failure unless the answer is a 200 with JSON."""
-        return self._request("POST", path, body)
+    def post(self, *path: str, body: bytes, headers: Mapping[str, str] | None = None) -> Answer:
+        """POST JSON, or what `headers` say, to the path of these segments; raises as `get`."""
+        return self.request("POST", path, body=body, headers=headers)
 
-    def _request(self, method: str, path: tuple[str, ...], body: bytes | None) -> Answer:
-        headers = {"Authorization": f"Bearer {self.key}", "Accept": "application/json"}
+    def delete(self, *path: str) -> Answer:
+        """DELETE the path of these segments; raises as `get`."""
+        return self.request("DELETE", path)
+
+    def request(
+        self,
+        method: str,
+        path: tuple[str, ...],
+        *,
+        query: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Any request for a document; raises as `get`."""
+        sent = {**self.headers, "Accept": "application/json"}
         if body is not None:
-            headers["Content-Type"] = "application/json"
+            sent["Content-Type"] = "application/json"
         url = "/".join((self.url, *(quote(segment, safe="") for segment in path)))
-        answer = call(method, url, what="The API", headers=headers, body=body)
+        if query:
+            url += f"?{urlencode(query)}"
+        answer = call(method, url, what="The API", headers={**sent, **(headers or {})}, body=body)
         try:
             document = answer.document()
         except ValueError:
             raise Failure(f"{url} answered {answer.status} without JSON. Is this the API's address?") from None
-        if answer.status != 200:
+        if not 200 <= answer.status < 300:
             raise _refusal(answer.status, document)
         return answer
 
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What opens the API."""
+        return {"Authorization": f"Bearer {self.key}"}
 
-def _refusal(status: int, document: Any) -> Failure:
+
+class RefusedError(Failure):
+    """The API said no, with this `status`."""
+
+    def __init__(self, status: int, message: str, details: tuple[str, ...] = ()) -> None:
+        super().__init__(message, details=details)
+        self.status = status
+
+
+def _refusal(status: int, document: Any) -> RefusedError:
     """The failure for an answer of a function (problem+json) or of the gateway (`{"message": …}`)."""
     if not isinstance(document, dict) or "title" not in document:
         said = document.get("message") if isinstance(document, dict) else None
         hint = " Check the key: --key, SLUICE_API_KEY." if status in (401, 403) else ""
-        return Failure(f"The API answered {status}: {said or 'no reason given'}.{hint}")
+        return RefusedError(status, f"The API answered {status}: {said or 'no reason given'}.{hint}")
     places = [error for error in document.get("errors") or [] if error.get("pointer")]
     details = [f"{error['pointer']}: {error.get('detail', '')}" for error in places]
     if request_id := document.get("request_id"):
@@ -130,7 +158,7 @@ def _refusal(status: int, document: Any) -> Failure:
     # A problem of one place names that place in its detail already.
     if len(places) == 1 and detail == details[0]:
         detail = ""
-    return Failure(f"{document['title']} ({status}){': ' if detail else '.'}{detail}", details=tuple(details))
+    return RefusedError(status, f"{document['title']} ({status}){': ' if detail else '.'}{detail}", tuple(details))
 
 
 def _reason(error: Exception) -> str:

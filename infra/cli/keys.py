@@ -60,7 +60,7 @@ TenantOption = Annotated[str, typer.Option(help="Tenant that it belongs to.")]
 ScopesOption = Annotated[
     str,
     typer.Option(
-        help="What it may do, separated by commas: predict, predict:MODEL, ingest, jobs, models:write, admin."
+        help="What it may do, separated by commas: predict, predict:MODEL, ingest, jobs, webhooks, models:write, admin."
     ),
 ]
 KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="Id of the key.", show_default=False)]

@@ -8,6 +8,7 @@ from typer.core import TyperGroup
 from infra.cli import (
     apply,
     audit,
+    batch,
     cost,
     doctor,
     endpoint_stats,
@@ -15,15 +16,21 @@ from infra.cli import (
     env,
     features,
     invoke,
+    jobs,
     keys,
     logs,
     models,
     plans,
     predict,
     publish,
+    redrive,
     stack,
     tenants,
     traffic,
+    trigger,
+    uploads,
+    webhook_deliveries,
+    webhooks,
 )
 from infra.cli.output import Failure
 from shared.domain.errors import SluiceError
@@ -103,6 +110,7 @@ app.command(help=doctor.HELP)(doctor.doctor)
 app.command(help=cost.HELP)(cost.cost)
 app.command(help=apply.HELP)(apply.apply)
 app.command(help=traffic.HELP)(traffic.traffic)
+app.command(help=trigger.HELP)(trigger.trigger)
 
 
 def _group(name: str, summary: str) -> typer.Typer:
@@ -140,6 +148,28 @@ _features = _group("features", features.GROUP_HELP)
 _features.command("put", help=features.PUT_HELP)(features.put)
 _features.command("get", help=features.GET_HELP)(features.get)
 _features.command("delete", help=features.DELETE_HELP)(features.delete)
+_batch = _group("batch", batch.GROUP_HELP)
+_batch.command("run", help=batch.RUN_HELP)(batch.run)
+_jobs = _group("jobs", jobs.GROUP_HELP)
+_jobs.command("submit", help=jobs.SUBMIT_HELP)(jobs.submit)
+_jobs.command("list", help=jobs.LIST_HELP)(jobs.list_)
+_jobs.command("show", help=jobs.SHOW_HELP)(jobs.show)
+_jobs.command("cancel", help=jobs.CANCEL_HELP)(jobs.cancel)
+_jobs.command("retry", help=jobs.RETRY_HELP)(jobs.retry)
+_jobs.command("redrive", help=redrive.HELP)(redrive.redrive)
+_uploads = _group("uploads", uploads.GROUP_HELP)
+_uploads.command("put", help=uploads.PUT_HELP)(uploads.put)
+_webhooks = _group("webhooks", webhooks.GROUP_HELP)
+_webhooks.command("add", help=webhooks.ADD_HELP)(webhooks.add)
+_webhooks.command("list", help=webhooks.LIST_HELP)(webhooks.list_)
+_webhooks.command("show", help=webhooks.SHOW_HELP)(webhooks.show)
+_webhooks.command("change", help=webhooks.CHANGE_HELP)(webhooks.change)
+_webhooks.command("remove", help=webhooks.REMOVE_HELP)(webhooks.remove)
+_webhooks.command("rotate", help=webhooks.ROTATE_HELP)(webhooks.rotate)
+_webhooks.command("test", help=webhook_deliveries.TEST_HELP)(webhook_deliveries.send_test)
+_webhooks.command("deliveries", help=webhook_deliveries.DELIVERIES_HELP)(webhook_deliveries.deliveries)
+_webhooks.command("redeliver", help=webhook_deliveries.REDELIVER_HELP)(webhook_deliveries.redeliver)
+_webhooks.command("listen", help=webhook_deliveries.LISTEN_HELP)(webhook_deliveries.listen)
 _audit = _group("audit", audit.GROUP_HELP)
 _audit.command("verify", help=audit.VERIFY_HELP)(audit.verify)
 _audit.command("show", help=audit.SHOW_HELP)(audit.show)

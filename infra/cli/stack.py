@@ -164,7 +164,7 @@ def down() -> None:
 
 
 def status(as_json: JsonOption = False) -> None:
-    """Show whether the stack is up, and its functions' environments. Exits with 0 only while it is up."""
+    """Show whether the stack is up, its functions' environments and its queues. Exits with 0 only while it is up."""
     import urllib3
 
     home = Home.find()
@@ -177,15 +177,20 @@ def status(as_json: JsonOption = False) -> None:
     try:
         ready = http.request("GET", f"{local.api_url}/ready", timeout=30)
         functions = http.request("GET", f"{local.lambda_url}/_sluice/status").json()
+        queues = http.request("GET", f"{local.lambda_url}/_sluice/queues").json().get("queues", [])
     except urllib3.exceptions.HTTPError as error:
         raise Failure(
             f"The stack runs as process {local.pid} but does not answer: {error}", exit_code=UNREACHABLE
         ) from None
     if as_json:
-        print_json({"up": True, "pid": local.pid, "api_url": local.api_url, "ready": ready.json(), "lambda": functions})
+        facts = {"up": True, "pid": local.pid, "api_url": local.api_url, "ready": ready.json()}
+        print_json({**facts, "lambda": functions, "queues": queues})
     else:
         console.print(f"The stack is up as process {local.pid}: {local.api_url}, /ready answers {ready.status}.")
         console.print(_environments(functions["functions"]))
+        if queues:
+            console.print()
+            console.print(_queues(queues))
     if ready.status != 200:
         raise typer.Exit(1)
 
@@ -202,4 +207,16 @@ def _environments(functions: list[dict[str, Any]]) -> "Table":
             str(sum(environment["invocations"] for environment in function["environments"])),
             str(function["queued"]),
         )
+    return table
+
+
+def _queues(queues: list[dict[str, Any]]) -> "Table":
+    from rich.table import Table
+
+    table = Table("queue", "waiting", "in flight", "delayed", box=None, pad_edge=False)
+    for queue in queues:
+        # Dead letters are what somebody should look at.
+        style = "yellow" if queue["dead_letters"] and queue["waiting"] + queue["in_flight"] else None
+        counts = (str(queue[name]) for name in ("waiting", "in_flight", "delayed"))
+        table.add_row(queue["logical_id"], *counts, style=style)
     return table

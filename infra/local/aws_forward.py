@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _INVOKE: Final = re.compile(r"/2015-03-31/functions/[^/]+/invocations")
 _SCOPE: Final = re.compile(r"Credential=[^/]+/\d+/[^/]+/([^/]+)/aws4_request")
+_SCOPE_OF_URL: Final = re.compile(r"(?:^|&)X-Amz-Credential=[^&]+%2F([^%&]+)%2Faws4_request")
 _MAX_INVOKE_BYTES: Final = 6 * 1024 * 1024  # Lambda's limit on a synchronous request
 # Lambda lets a function run for 15 minutes, and its service may have requests queueing before that.
 _INVOKE_TIMEOUT: Final = urllib3.Timeout(connect=2, read=960)
@@ -20,8 +21,9 @@ _HOP_BY_HOP: Final = frozenset({"connection", "content-length", "host", "keep-al
 
 
 def service_of(environ: "WSGIEnvironment") -> str | None:
-    """The service that a call is signed for (`dynamodb`, `s3`), or None if it is not signed in a header."""
-    scope = _SCOPE.search(environ.get("HTTP_AUTHORIZATION", ""))
+    """The service that a call is signed for (`dynamodb`, `s3`) in a header or its query; None if it is not signed."""
+    in_header = _SCOPE.search(environ.get("HTTP_AUTHORIZATION", ""))
+    scope = in_header or _SCOPE_OF_URL.search(environ.get("QUERY_STRING", ""))
     return scope[1] if scope else None
 
 
@@ -99,8 +101,10 @@ def _headers(environ: "WSGIEnvironment") -> dict[str, str]:
         for name, value in environ.items()
         if name.startswith("HTTP_") or (name == "CONTENT_TYPE" and value)
     }
-    # The body is here already, and whoever signed with a `Host` did so for this address.
-    return {name: value for name, value in headers.items() if name not in _HOP_BY_HOP and name != "expect"}
+    # The body is here already. Whoever signed with a `Host` did so for this address; only with it does a presigned
+    # request hold elsewhere.
+    dropped = {*_HOP_BY_HOP, "expect"} - ({"host"} if _SCOPE_OF_URL.search(environ.get("QUERY_STRING", "")) else set())
+    return {name: value for name, value in headers.items() if name not in dropped}
 
 
 def _error(start_response: "StartResponse", status: str, code: str, message: str) -> list[bytes]:

@@ -5,6 +5,8 @@ Run as `python -m infra.local.aws_services --port 4566 --lambda-url http://127.0
 """
 
 import argparse
+import io
+import json
 import logging
 import os
 import signal
@@ -13,15 +15,38 @@ from functools import lru_cache
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from infra.local import moto_transactions
+from infra.local import moto_fair_queues, moto_streams, moto_transactions
 from infra.local.aws_forward import ForwardInvoke, ForwardServices, service_of
+from infra.local.events import taps
+from infra.local.events.outbox import EventFeed, Outbox
+from infra.local.presigned import Presigned
 from infra.local.stack import ACCOUNT_ID, REGION
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+_WAIT_HEADER: Final = f"HTTP_{moto_streams.WAIT_HEADER.upper().replace('-', '_')}"
 # A forwarded invocation keeps its thread until the function has answered, and that function needs threads, too.
 _THREADS: Final = 64
+
+
+class StreamWaits:
+    """WSGI middleware that keeps GetRecords until there are some, for those who ask for it with a header.
+
+    DynamoDB has no such thing: its readers ask again four times a second, which on one machine is work for nothing.
+    """
+
+    def __init__(self, app: "WSGIApplication") -> None:
+        self._app = app
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        """WSGI."""
+        limit = environ.get(_WAIT_HEADER)
+        if limit is not None and environ.get("HTTP_X_AMZ_TARGET") == moto_streams.GET_RECORDS:
+            body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+            environ["wsgi.input"] = io.BytesIO(body)
+            moto_streams.wait_for_records(json.loads(body)["ShardIterator"], float(limit))
+        return self._app(environ, start_response)
 
 
 class Atomic:
@@ -32,7 +57,8 @@ class Atomic:
     taken back: **reads during a write are not safe**, and every DynamoDB call is serialised, not only the writes. moto
     is pure Python, so the interpreter's own lock serialises its work anyway, and nothing is lost by it. In S3 it is
     the conditional writes (If-None-Match, If-Match) that race, and these with any other write, so writes are
-    serialised and reads are not. The two services have a lock each; the other services have none.
+    serialised and reads are not. The two services have a lock each; queues have one each (`moto_fair_queues`), and
+    the other services have none.
     """
 
     def __init__(self, app: "WSGIApplication") -> None:
@@ -58,9 +84,16 @@ class Atomic:
         return self._s3_writes if service_of(environ) in {None, "s3"} else None
 
 
-def build_app(lambda_url: str, *, services: Mapping[str, str] | None = None, atomic: bool = True) -> "WSGIApplication":
+def build_app(
+    lambda_url: str,
+    *,
+    services: Mapping[str, str] | None = None,
+    atomic: bool = True,
+    outbox: Outbox | None = None,
+) -> "WSGIApplication":
     """The whole WSGI application; `services` are those that another endpoint has, with its address.
 
+    `outbox` keeps the events of S3, SNS and EventBridge for whoever fetches them; without it nobody gets them.
     `atomic=False` is bare moto, for the test that shows what the locks are for.
     """
     # What moto takes from the environment must be there before its modules are imported.
@@ -84,10 +117,16 @@ def build_app(lambda_url: str, *, services: Mapping[str, str] | None = None, ato
             FakeEndpointConfig.validate_instance_type = lambda *_: None  # type: ignore[method-assign]
         if service == "dynamodb":
             moto_transactions.install()
+            moto_streams.install()
+        if service == "sqs":
+            moto_fair_queues.install()
+        taps.install(service, outbox)
         return backend
 
     moto_app = cast("WSGIApplication", Dispatcher(create))
-    return ForwardInvoke(ForwardServices(Atomic(moto_app) if atomic else moto_app, services or {}), lambda_url)
+    own = ForwardServices(StreamWaits(Atomic(moto_app)) if atomic else moto_app, services or {})
+    app = ForwardInvoke(Presigned(own), lambda_url)
+    return EventFeed(app, outbox) if outbox is not None else app
 
 
 def serve(app: "WSGIApplication", port: int, on_bound: Callable[[int], None] | None = None) -> None:
@@ -126,12 +165,14 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--lambda-url", required=True)
     parser.add_argument("--service", action="append", default=[], metavar="NAME=URL", help="a service elsewhere")
+    parser.add_argument("--events", action="store_true", help="keep events until they are fetched")
     arguments = parser.parse_args()
     # At once, and without a traceback: nothing here outlives the process.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     services = dict(service.split("=", 1) for service in arguments.service)
-    serve(build_app(arguments.lambda_url, services=services), arguments.port)
+    outbox = Outbox() if arguments.events else None
+    serve(build_app(arguments.lambda_url, services=services, outbox=outbox), arguments.port)
 
 
 def _drained(answer: Iterable[bytes]) -> list[bytes]:

@@ -68,6 +68,36 @@ def queue_attributes(queue: ResourceSpec, *, redrive: bool = False) -> dict[str,
     return _attributes(queue, _REDRIVE_ATTRIBUTES if redrive else _QUEUE_ATTRIBUTES)
 
 
+def bucket_notifications(client: Any, bucket: ResourceSpec) -> dict[str, Any]:
+    """The configuration that PutBucketNotificationConfiguration takes; empty without one."""
+    given = bucket.properties.get("NotificationConfiguration", {})
+    wanted: dict[str, Any] = {}
+    for kind, target in (("Lambda", "LambdaFunction"), ("Queue", "Queue"), ("Topic", "Topic")):
+        items = given.get(f"{kind}Configurations", [])
+        if items:
+            wanted[f"{target}Configurations"] = [_notification(item, kind, target) for item in items]
+    if sends_to_event_bridge(given):
+        wanted["EventBridgeConfiguration"] = {}
+    operation = "PutBucketNotificationConfiguration"
+    return wanted and dict(
+        request(client, operation, {"NotificationConfiguration": wanted})["NotificationConfiguration"]
+    )
+
+
+def sends_to_event_bridge(configuration: Mapping[str, Any]) -> bool:
+    """Whether a `NotificationConfiguration` switches EventBridge on; its switch is on where it is left out."""
+    bridge = configuration.get("EventBridgeConfiguration")
+    return bridge is not None and str(bridge.get("EventBridgeEnabled", True)).lower() == "true"
+
+
+def _notification(item: Mapping[str, Any], kind: str, target: str) -> dict[str, Any]:
+    found = {f"{target}Arn": item["Function" if kind == "Lambda" else kind], "Events": [item["Event"]]}
+    rules = item.get("Filter", {}).get("S3Key", {}).get("Rules", [])
+    # Names of rules are "prefix" and "suffix", in CloudFormation in any case.
+    key = {"FilterRules": [{"Name": str(rule["Name"]).lower(), "Value": rule["Value"]} for rule in rules]}
+    return {**found, **({"Filter": {"Key": key}} if rules else {})}
+
+
 def topic_attributes(topic: ResourceSpec) -> dict[str, str]:
     """Attributes of CreateTopic."""
     return _attributes(topic, _TOPIC_ATTRIBUTES)

@@ -7,12 +7,14 @@ from typing import Any, Final
 from infra.local.cfn_to_api import (
     bucket_has_object_lock,
     bucket_is_versioned,
+    bucket_notifications,
     default_retention,
     queue_attributes,
     request,
     table_request,
     topic_attributes,
 )
+from infra.local.intrinsics import as_text
 from infra.local.stack import ResourceSpec
 
 
@@ -87,6 +89,29 @@ def redrive(client: Any, queue: ResourceSpec) -> None:
     if attributes:
         url = client.get_queue_url(QueueName=queue.name)["QueueUrl"]
         client.set_queue_attributes(QueueUrl=url, Attributes=attributes)
+
+
+def notify(client: Any, bucket: ResourceSpec) -> None:
+    """Names the targets of a bucket's notifications, which must be there."""
+    wanted = bucket_notifications(client, bucket)
+    if wanted:
+        client.put_bucket_notification_configuration(Bucket=bucket.name, NotificationConfiguration=wanted)
+
+
+def subscribe(client: Any, subscription: ResourceSpec) -> None:
+    """Subscribes a function or a queue to a topic, which must be there; no mail is sent from here."""
+    properties = subscription.properties
+    if properties["Protocol"] not in {"lambda", "sqs"}:
+        return
+    named = {"TopicArn": properties["TopicArn"], "Endpoint": properties["Endpoint"]}
+    arn = client.subscribe(Protocol=properties["Protocol"], ReturnSubscriptionArn=True, **named)["SubscriptionArn"]
+    # The scope first: it says what a policy may hold.
+    for name in ("FilterPolicyScope", "FilterPolicy", "RawMessageDelivery"):
+        value = properties.get(name)
+        if value in (None, False, "false"):  # moto takes any text for true
+            continue
+        text = json.dumps(value) if isinstance(value, Mapping) else as_text(value, name)
+        client.set_subscription_attributes(SubscriptionArn=arn, AttributeName=name, AttributeValue=text)
 
 
 def _create_topic(client: Any, topic: ResourceSpec) -> None:

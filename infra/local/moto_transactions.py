@@ -38,7 +38,7 @@ def install() -> None:
 
 
 class _Kept:
-    """The items that a transaction names as they were before it, and how long the streams of their tables were."""
+    """The items that a transaction names as they were before it, and where the streams of their tables ended."""
 
     def __init__(self, backend: "DynamoDBBackend", transact_items: Sequence[Mapping[str, Any]]) -> None:
         self._items: list[tuple[Table, Any, Any, Any]] = []
@@ -50,7 +50,8 @@ class _Kept:
                 continue  # moto refuses it
             self._keep(table, key)
             if table.stream_shard is not None:
-                self._streams.setdefault(table.name, (table.stream_shard.items, len(table.stream_shard.items)))
+                shard = table.stream_shard
+                self._streams.setdefault(table.name, (shard, shard.starting_sequence_number + len(shard.items)))
 
     def _keep(self, table: "Table", key: Mapping[str, Any]) -> None:
         from moto.dynamodb.models.dynamo_type import DynamoType
@@ -73,5 +74,6 @@ class _Kept:
                 place.pop(name, None)
             else:
                 place[name] = item
-        for records, length in self._streams.values():
-            del records[length:]
+        for shard, end in self._streams.values():
+            # Its oldest records may have gone in the meantime.
+            del shard.items[max(0, end - shard.starting_sequence_number) :]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from infra.local.intrinsics import TemplateError
-from infra.local.stack import ACCOUNT_ID, REGION
+from infra.local.stack import ACCOUNT_ID, REGION, STREAM_LABEL
 
 
 class UnknownResourceType(TemplateError):
@@ -43,6 +43,9 @@ class TypeFacts:
 
 _REGIONAL = f"{REGION}:{ACCOUNT_ID}"
 _FUNCTION_ARN = f"arn:aws:lambda:{_REGIONAL}:function"
+# A UUID.
+_MAPPING_ID = "00000000-0000-0000-0000-00{id}"
+_MAPPING_ARN = f"arn:aws:lambda:{_REGIONAL}:event-source-mapping:{_MAPPING_ID}"
 _EXECUTE_API = f"execute-api.{REGION}.amazonaws.com"
 
 RUN: Final[Mapping[str, TypeFacts]] = {
@@ -52,21 +55,31 @@ RUN: Final[Mapping[str, TypeFacts]] = {
     ),
     "AWS::ApiGatewayV2::Stage": TypeFacts("StageName"),
     "AWS::Lambda::EventInvokeConfig": TypeFacts(None),
+    "AWS::Lambda::EventSourceMapping": TypeFacts(
+        None, ref=_MAPPING_ID, attributes={"EventSourceMappingArn": _MAPPING_ARN, "Id": _MAPPING_ID}
+    ),
     "AWS::Logs::SubscriptionFilter": TypeFacts("FilterName"),
+    "AWS::Events::Rule": TypeFacts("Name", attributes={"Arn": f"arn:aws:events:{_REGIONAL}:rule/" + "{name}"}),
+    "AWS::Scheduler::Schedule": TypeFacts(
+        "Name", attributes={"Arn": f"arn:aws:scheduler:{_REGIONAL}:schedule/default/" + "{name}"}
+    ),
     # A nested stack: its resources are merged into the whole; its outputs are its attributes.
     "AWS::CloudFormation::Stack": TypeFacts(
         None, ref=f"arn:aws:cloudformation:{_REGIONAL}:stack/" + "{name}/00000000-0000-0000-0000-000000000000"
     ),
 }
 
+_TABLE_ARN = f"arn:aws:dynamodb:{_REGIONAL}:table/" + "{name}"
 _QUEUE_URL = f"https://sqs.{REGION}.amazonaws.com/{ACCOUNT_ID}/" + "{name}"
 _TOPIC_ARN = f"arn:aws:sns:{_REGIONAL}:" + "{name}"
+# SNS ends it in a UUID.
+_SUBSCRIPTION_ARN = "{parent}:00000000-0000-0000-0000-00{id}"
 _SECRET_ARN = f"arn:aws:secretsmanager:{_REGIONAL}:secret:" + "{name}-local0"
 _SAGEMAKER_ARN = f"arn:aws:sagemaker:{_REGIONAL}:"
 
 CREATED: Final[Mapping[str, TypeFacts]] = {
     "AWS::DynamoDB::Table": TypeFacts(
-        "TableName", attributes={"Arn": f"arn:aws:dynamodb:{_REGIONAL}:table/" + "{name}"}
+        "TableName", attributes={"Arn": _TABLE_ARN, "StreamArn": f"{_TABLE_ARN}/stream/{STREAM_LABEL}"}
     ),
     "AWS::S3::Bucket": TypeFacts(
         "BucketName",
@@ -84,6 +97,9 @@ CREATED: Final[Mapping[str, TypeFacts]] = {
     ),
     "AWS::SNS::Topic": TypeFacts(
         "TopicName", ref=_TOPIC_ARN, attributes={"TopicArn": _TOPIC_ARN, "TopicName": "{name}"}
+    ),
+    "AWS::SNS::Subscription": TypeFacts(
+        None, ref=_SUBSCRIPTION_ARN, attributes={"Arn": _SUBSCRIPTION_ARN}, parent_property="TopicArn"
     ),
     # Secrets Manager adds six characters of its own to the name; here they are always the same.
     "AWS::SecretsManager::Secret": TypeFacts("Name", ref=_SECRET_ARN, attributes={"Id": _SECRET_ARN}),
@@ -153,23 +169,31 @@ NO_EFFECT: Final[Mapping[str, TypeFacts]] = {
     "AWS::CodeDeploy::DeploymentGroup": TypeFacts("DeploymentGroupName"),
 }
 
-CONDITIONAL: Final[Mapping[str, TypeFacts]] = {
-    "AWS::SNS::Subscription": TypeFacts(None, ref=_TOPIC_ARN + ":00000000-0000-0000-0000-000000000000"),
-}
-
-KNOWN: Final[Mapping[str, TypeFacts]] = {**RUN, **CREATED, **NO_EFFECT, **CONDITIONAL}
-
-# Types that have no effect here with one value of a property only: mail is not sent, but a queue would miss messages.
-NO_EFFECT_WITH: Final[Mapping[str, tuple[str, str]]] = {"AWS::SNS::Subscription": ("Protocol", "email")}
+KNOWN: Final[Mapping[str, TypeFacts]] = {**RUN, **CREATED, **NO_EFFECT}
 
 # Properties that make a known type do something which the local runtime would leave undone.
 UNSUPPORTED_PROPERTIES: Final[Mapping[str, frozenset[str]]] = {
     "AWS::ApiGatewayV2::Api": frozenset({"BodyS3Location", "RouteKey", "Target"}),
     "AWS::Lambda::Function": frozenset({"FileSystemConfigs", "ImageConfig"}),
+    "AWS::Lambda::EventSourceMapping": frozenset(
+        {
+            "AmazonManagedKafkaEventSourceConfig",
+            "DocumentDBEventSourceConfig",
+            "KmsKeyArn",
+            "ProvisionedPollerConfig",
+            "Queues",
+            "SelfManagedEventSource",
+            "SelfManagedKafkaEventSourceConfig",
+            "SourceAccessConfigurations",
+            "StartingPositionTimestamp",
+            "Topics",
+            "TumblingWindowInSeconds",
+        }
+    ),
     "AWS::Logs::SubscriptionFilter": frozenset(
         {"ApplyOnTransformedLogs", "EmitSystemFields", "FieldSelectionCriteria"}
     ),
-    "AWS::S3::Bucket": frozenset({"NotificationConfiguration", "ReplicationConfiguration", "WebsiteConfiguration"}),
+    "AWS::S3::Bucket": frozenset({"ReplicationConfiguration", "WebsiteConfiguration"}),
     "AWS::SNS::Topic": frozenset({"Subscription"}),
     "AWS::SageMaker::Model": frozenset({"Containers", "InferenceExecutionConfig"}),
 }

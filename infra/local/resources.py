@@ -13,7 +13,7 @@ from botocore.parsers import ResponseParserError
 
 from infra.local.aws_client import isolated_session, local_client
 from infra.local.cfn_to_api import request
-from infra.local.creation import CREATE, ProvisionError, redrive
+from infra.local.creation import CREATE, ProvisionError, notify, redrive, subscribe
 from infra.local.stack import ResourceSpec, StackSpec
 
 __all__ = ["ProvisionError", "create_endpoint", "implemented_services", "provision"]
@@ -28,8 +28,14 @@ _SERVICE_OF: Final[Mapping[str, str]] = {
     "AWS::DynamoDB::Table": "dynamodb",
     "AWS::S3::Bucket": "s3",
     "AWS::SQS::Queue": "sqs",
+    "AWS::SNS::Subscription": "sns",
     "AWS::SNS::Topic": "sns",
     "AWS::SecretsManager::Secret": "secretsmanager",
+}
+_CONNECT: Final[Mapping[str, Callable[[Any, ResourceSpec], None]]] = {
+    "AWS::SQS::Queue": redrive,
+    "AWS::SNS::Subscription": subscribe,
+    "AWS::S3::Bucket": notify,
 }
 _PROBES: Final[Mapping[str, str]] = {
     "dynamodb": "list_tables",
@@ -61,8 +67,9 @@ def provision(stack: StackSpec, endpoint_url: str | Endpoints, *, on_progress: P
     `endpoint_url` is one address, or an address for each service (`dynamodb`, `s3`, `sqs`, `sns`, `secretsmanager`).
     Raises `ProvisionError`.
     """
-    wanted = [resource for resource in stack.resources.values() if resource.type in _SERVICE_OF]
-    clients = _clients({_SERVICE_OF[resource.type] for resource in wanted}, endpoint_url)
+    wanted = [resource for resource in stack.resources.values() if resource.type in CREATE]
+    services = {_SERVICE_OF[resource.type] for resource in stack.resources.values() if resource.type in _SERVICE_OF}
+    clients = _clients(services, endpoint_url)
 
     def create(resource: ResourceSpec) -> None:
         service = _SERVICE_OF[resource.type]
@@ -71,10 +78,11 @@ def provision(stack: StackSpec, endpoint_url: str | Endpoints, *, on_progress: P
         on_progress(f"{resource.logical_id}: {resource.type.split('::')[2].lower()} {resource.name}")
 
     _in_parallel(create, wanted)
-    # A queue can name another as its dead-letter queue only once that one is there.
-    queues = [resource for resource in wanted if resource.type == "AWS::SQS::Queue"]
-    for queue in queues:
-        _guarded(partial(redrive, clients["sqs"], queue), queue, clients["sqs"])
+    # What names others can do so only once these are there.
+    for type_, connect in _CONNECT.items():
+        for resource in stack.of_type(type_):
+            client = clients[_SERVICE_OF[type_]]
+            _guarded(partial(connect, client, resource), resource, client)
 
 
 def create_endpoint(stack: StackSpec, endpoint_url: str, *, on_progress: Progress) -> bool:

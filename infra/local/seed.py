@@ -20,7 +20,7 @@ from shared.domain.tenants import Tenant
 
 TENANT = "demo"
 PLAN: Final = Plan("demo", key=Rate(500, 1000), tenant=Rate(500, 1000))
-CALLER_SCOPES = frozenset({"predict", "jobs", "ingest"})
+CALLER_SCOPES = frozenset({"predict", "jobs", "ingest", "webhooks"})
 ADMIN_SCOPES = CALLER_SCOPES | {"admin", "models:write"}
 
 

@@ -8,8 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from infra.local.event_sources.specs import EventSourceSpec
+from infra.local.events.specs import EventsSpec
+
 REGION = "us-east-1"
 ACCOUNT_ID = "000000000000"
+# What the stream of every table is called; AWS takes the time at which it was switched on.
+STREAM_LABEL = "2026-01-01T00:00:00.000"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +161,8 @@ class StackSpec:
     resources: Mapping[str, ResourceSpec]
     outputs: Mapping[str, str] = field(default_factory=dict)
     log_subscriptions: tuple[LogSubscriptionSpec, ...] = ()
+    events: EventsSpec = field(default_factory=EventsSpec)
+    event_sources: tuple[EventSourceSpec, ...] = ()
 
     def of_type(self, type_: str) -> tuple[ResourceSpec, ...]:
         """The resources of one CloudFormation type."""

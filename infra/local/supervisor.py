@@ -21,6 +21,11 @@ from aiohttp.http_exceptions import HttpProcessingError
 from infra.local import resources
 from infra.local.aws_client import ACCESS_KEY, SECRET_KEY
 from infra.local.container import Container
+from infra.local.event_sources import api as queues_api
+from infra.local.event_sources.calls import AwsCallFailed
+from infra.local.event_sources.sources import EventSources
+from infra.local.events import api as events_api
+from infra.local.events.local_events import LocalEvents
 from infra.local.failed_events import FailedEventQueues
 from infra.local.gateway import app as gateway
 from infra.local.home import Home, LocalStack
@@ -76,7 +81,8 @@ class Supervisor:
     """`aws_endpoint` is what to run on in place of the built-in AWS services; `models` are the packages to publish.
 
     `function_environment` are further variables of all functions, such as other addresses of AWS services. Without
-    `delivers_logs` no function is given log lines, and so no usage is counted.
+    `delivers_logs` no function is given log lines, and so no usage is counted. Without `fires_schedules` rules and
+    schedules fire on demand only.
     """
 
     root: Path
@@ -86,6 +92,7 @@ class Supervisor:
     aws_endpoint: str | None = None
     function_environment: Mapping[str, str] = field(default_factory=dict)
     delivers_logs: bool = True
+    fires_schedules: bool = True
 
     async def run(self, step: Step, on_ready: Callable[[LocalStack], None], stopped: asyncio.Event) -> None:
         """Start, call `on_ready` once `/ready` is 200, and end everything once `stopped` is set.
@@ -121,6 +128,8 @@ class Supervisor:
             stack = await asyncio.to_thread(
                 load_stack, self.root / "template.yaml", parameters=PARAMETERS, cache_dir=self.home.cache
             )
+            if silent := sorted(elsewhere & stack.events.services):
+                _log.warning("%s: its %s sends no events to the functions", self.aws_endpoint, " and ".join(silent))
             if aws_url != self.aws_endpoint:
                 await _until_answers(f"{aws_url}/moto-api/data.json", "the AWS services", self.home.logs / "aws.log")
         with step("tables and buckets"):
@@ -153,7 +162,7 @@ class Supervisor:
     @asynccontextmanager
     async def _aws_services(self, elsewhere: frozenset[str], failed: asyncio.Future[str]) -> AsyncIterator[None]:
         argv = [sys.executable, "-m", "infra.local.aws_services", "--port", str(self.ports.aws)]
-        argv += ["--lambda-url", self.ports.url("lambda_")]
+        argv += ["--lambda-url", self.ports.url("lambda_"), "--events"]
         for service in elsewhere:
             argv += ["--service", f"{service}={self.aws_endpoint}"]
         with (self.home.logs / "aws.log").open("wb") as log:
@@ -176,19 +185,36 @@ class Supervisor:
         (api,) = stack.http_apis.values()
         functions = LambdaService(
             stack.functions,
-            base_environment={**environment, **self.function_environment},
+            # Receivers of webhooks on this machine: an exception that only the local runtime makes.
+            base_environment={**environment, "SLUICE_WEBHOOK_ALLOW_LOOPBACK": "true", **self.function_environment},
             log_dir=self.home.logs,
             failed_events=FailedEventQueues(environment["AWS_ENDPOINT_URL"]),
         )
         parts.push_async_callback(functions.close)
         subscriptions = LogDelivery(stack.log_subscriptions if self.delivers_logs else (), functions)
         parts.push_async_callback(subscriptions.close)
+        aws_url, own_url = environment["AWS_ENDPOINT_URL"], self.ports.url("aws")
+        outbox_url = own_url if aws_url == own_url else None
+        events = LocalEvents(stack.events, functions, aws_url, outbox_url, fires_schedules=self.fires_schedules)
+        parts.push_async_callback(events.close)
+        await self._poll(parts, stack, functions, aws_url)
         endpoints = Endpoints.of(stack, self.ports.url("container"))
-        await _listen(parts, invoke_api.create_app(functions), self.ports.lambda_)
+        lambda_app = invoke_api.create_app(functions)
+        events_api.add_routes(lambda_app, events)
+        queues_api.add_routes(lambda_app, stack, aws_url)
+        await _listen(parts, lambda_app, self.ports.lambda_)
         await _listen(
             parts, sagemaker_front.create_app(endpoints, environment["AWS_ENDPOINT_URL"]), self.ports.sagemaker
         )
         await _listen(parts, gateway.create_app(api, functions.invoke), self.ports.api)
+
+    async def _poll(self, parts: AsyncExitStack, stack: StackSpec, functions: LambdaService, aws_url: str) -> None:
+        sources = EventSources(stack.event_sources, functions, aws_url)
+        parts.push_async_callback(sources.close)
+        try:
+            await sources.start()
+        except AwsCallFailed as error:
+            raise StackFailed(f"The queues of the template cannot be polled: {error}") from error
 
     def _aws_environment(self, aws_url: str) -> dict[str, str]:
         return {

@@ -3,11 +3,13 @@
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from infra.local.event_sources.mappings import load_event_sources
+from infra.local.events.loading import load_events
 from infra.local.functions import load_functions
 from infra.local.http_api import load_http_api
 from infra.local.intrinsics import TemplateError
 from infra.local.log_delivery.subscriptions import load_log_subscriptions
-from infra.local.resource_types import CREATED, NO_EFFECT_WITH, UNSUPPORTED_PROPERTIES, UnknownResourceType
+from infra.local.resource_types import CREATED, UNSUPPORTED_PROPERTIES, UnknownResourceType
 from infra.local.sam_transform import transform
 from infra.local.stack import ResourceSpec, StackSpec
 from infra.local.stack_scope import ResolvedResource, StackScope
@@ -57,6 +59,8 @@ def load_stack(
         },
         outputs=scope.outputs(),
         log_subscriptions=load_log_subscriptions(resolved, functions),
+        event_sources=load_event_sources(resolved, functions),
+        events=load_events(resolved, {function.arn: logical_id for logical_id, function in functions.items()}),
     )
 
 
@@ -64,9 +68,5 @@ def _refuse_unsupported(resource: ResolvedResource, layers: Collection[str]) -> 
     """`layers` are those of the stack: what they hold is in the environment that runs the functions."""
     found = sorted(UNSUPPORTED_PROPERTIES.get(resource.type, frozenset()) & set(resource.properties))
     found += [f"the layer {layer}" for layer in resource.properties.get("Layers", []) if layer not in layers]
-    if resource.type in NO_EFFECT_WITH:
-        name, harmless = NO_EFFECT_WITH[resource.type]
-        value = resource.properties.get(name)
-        found += [f"{name} {value}"] if value != harmless else []
     if found:
         raise UnknownResourceType({resource.logical_id: f"{resource.type} with {', '.join(found)}"})

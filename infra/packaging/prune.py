@@ -31,6 +31,39 @@ PATTERNS: dict[str, tuple[str, ...]] = {
         "numpy/testing",
         "numpy/_core/_multiarray_tests.*.so",
     ),
+    # Tables, CSV and Parquet stay, and the libraries that their own ones are linked with.
+    "pyarrow": (
+        "pyarrow/include",
+        "pyarrow/includes",
+        "pyarrow/src",
+        "pyarrow/tests",
+        "pyarrow/interchange",
+        "pyarrow/*.pxi",
+        "pyarrow/libarrow_flight.so*",
+        "pyarrow/libarrow_python_flight.so*",
+        "pyarrow/libarrow_s3.so*",
+        "pyarrow/libarrow_python_parquet_encryption.so*",
+        "pyarrow/libarrow_python.so",  # copies: the one that is linked has one number
+        "pyarrow/libarrow_python.so.*.*",
+        *(
+            f"pyarrow/_{name}.*.so"
+            for name in (
+                "acero",
+                "azurefs",
+                "dataset*",
+                "feather",
+                "flight",
+                "gcsfs",
+                "hdfs",
+                "json",
+                "orc",
+                "parquet_encryption",
+                "pyarrow_cpp_tests",
+                "s3fs",
+                "substrait",
+            )
+        ),
+    ),
     # Idempotency and what it imports stay.
     "aws-lambda-powertools": (
         "aws_lambda_powertools/event_handler",

@@ -10,9 +10,11 @@ from infra.packaging.errors import PackagingError
 
 MB = 1_000_000
 LIMIT = 40 * MB
-# ONNX Runtime and NumPy are what these bring with them, and gRPC's core (18 MB) where they call other servers by it.
+# What a function may have that brings these layers with it. ONNX Runtime and NumPy, and gRPC's core (18 MB) where
+# others are called by it; Apache Arrow on top of that. Lambda's own limit is 250 MiB.
 LARGE_LIMIT = 130 * MB
-LARGE_LAYERS = frozenset({"onnx"})
+LARGEST_LIMIT = 240 * MB
+LIMITS = {"onnx": LARGE_LIMIT, "parquet": LARGEST_LIMIT}
 _SHOWN = 5
 
 
@@ -50,7 +52,7 @@ class Deployed:
     @property
     def limit(self) -> int:
         """How many bytes it may have."""
-        return LARGE_LIMIT if LARGE_LAYERS & {part.name for part in self.parts} else LIMIT
+        return max((LIMITS.get(part.name, LIMIT) for part in self.parts), default=LIMIT)
 
     @property
     def unzipped(self) -> int:

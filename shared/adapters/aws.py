@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mypy_boto3_sagemaker_runtime import SageMakerRuntimeClient
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
-Service = Literal["codedeploy", "dynamodb", "lambda", "s3", "sagemaker", "sagemaker-runtime", "secretsmanager"]
+Service = Literal["codedeploy", "dynamodb", "lambda", "s3", "sagemaker", "sagemaker-runtime", "secretsmanager", "sqs"]
 
 # Source: botocore/retries/standard.py, ThrottledRetryableChecker, without what only other services answer.
 _THROTTLING = frozenset(
@@ -48,7 +48,7 @@ def client(
 ) -> "DynamoDBClient": ...  # fmt: skip
 @overload
 def client(
-    service: Literal["codedeploy"], *, session: Session | None = ..., endpoint_url: str | None = ...,
+    service: Literal["codedeploy", "sqs"], *, session: Session | None = ..., endpoint_url: str | None = ...,
     connect_timeout: float = ..., read_timeout: float = ..., retries: int = ..., max_pool: int = ...,
 ) -> Any: ...  # fmt: skip
 @overload
@@ -103,7 +103,10 @@ def client(
         tcp_keepalive=True,
         # The package store holds each file against its SHA-256: a second checksum on the way would only cost time.
         response_checksum_validation="when_required",
-        s3={"addressing_style": "path" if _has_own_endpoint(service, endpoint_url) else "auto"},
+        # For presigned addresses botocore would else take the worldwide host, which redirects away from new buckets in
+        # other regions, and in us-east-1 a signature that S3 takes for old buckets only and that leaves out headers.
+        signature_version="s3v4" if service == "s3" else None,
+        s3={"addressing_style": "path" if _has_own_endpoint(service, endpoint_url) else "virtual"},
     )
     return (session or Session()).create_client(service, endpoint_url=endpoint_url or None, config=config)
 

@@ -8,6 +8,7 @@ from shared.adapters.run_deadlines import RunDeadlines
 from shared.domain.errors import BackendError, BackendTimeout
 from shared.domain.model import ModelVersion
 from shared.domain.ports import InferenceContext
+from shared.domain.stop_signal import stop_signal
 from shared.domain.tensors import Tensors
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class FunctionBackend:
     def infer(self, version: ModelVersion, inputs: Tensors, context: InferenceContext) -> Tensors:
         """Run the model here; raises BackendTimeout at the deadline, and what packages raise.
 
+        Work with a stop signal (`shared.domain.stop_signal`) ends with it in the same way, and raises BackendError.
+
         A run that fails blames no backend: ONNX Runtime tells values that a graph cannot take from a failure of its own
         in some operators only, and this process is as well as before.
         """
@@ -65,14 +68,19 @@ class FunctionBackend:
         package = self._package(version, ends)
         if monotonic() >= ends:
             raise BackendTimeout("The deadline passed while the model was loaded.")
+        signal = stop_signal()
         with self._deadlines.until(ends) as options:
-            try:
-                return package.run(inputs, options=options)
-            except BackendTimeout as error:
-                raise BackendTimeout(f"The model did not finish within {context.deadline_ms} ms.") from error
-            except BackendError as error:
-                error.blames_backend = False
-                raise
+            if signal is None:
+                return _run(package, inputs, options, context)
+            with signal.calling(lambda: setattr(options, "terminate", True)):
+                try:
+                    return _run(package, inputs, options, context)
+                except BackendTimeout as error:
+                    if not signal.is_set:
+                        raise
+                    given_up = BackendError("The run was given up.")
+                    given_up.blames_backend = False
+                    raise given_up from error
 
     def _package(self, version: ModelVersion, ends: float) -> Runnable:
         """The loaded package; BackendTimeout if another call is still loading it at that moment."""
@@ -92,3 +100,13 @@ class FunctionBackend:
             if not load.wait(max(0.0, ends - monotonic())):
                 raise BackendTimeout("The deadline passed while the model was loaded.")
         return self._packages.get(version)
+
+
+def _run(package: Runnable, inputs: Tensors, options: "RunOptions", context: InferenceContext) -> Tensors:
+    try:
+        return package.run(inputs, options=options)
+    except BackendTimeout as error:
+        raise BackendTimeout(f"The model did not finish within {context.deadline_ms} ms.") from error
+    except BackendError as error:
+        error.blames_backend = False
+        raise

@@ -199,7 +199,7 @@ def encode_csv(outputs: Tensors, signature: Signature, *, header: bool) -> bytes
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     if header:
-        names = [_names(spec, table.shape[1]) for spec, table in zip(specs, tables, strict=True)]
+        names = [column_names(spec, table.shape[1]) for spec, table in zip(specs, tables, strict=True)]
         writer.writerow([name for group in names for name in group])
     columns = [column for table in tables for column in table.T.tolist()]
     writer.writerows(zip(*(map(_cell, column) for column in columns), strict=True))
@@ -214,7 +214,8 @@ def _table(array: Array, dtype: DType, batched: bool) -> Array:
     return flat if flat.dtype.kind in "OiubU" or flat.dtype == np.float64 else flat.astype(str)
 
 
-def _names(spec: TensorSpec, width: int) -> list[str]:
+def column_names(spec: TensorSpec, width: int) -> list[str]:
+    """The names of an output's columns."""
     if spec.dtype is not DType.BYTES and len(spec.classes) == width:  # those of text are what it may say
         return [f"{spec.name}.{name}" for name in spec.classes]
     return [spec.name] if width == 1 else [f"{spec.name}.{at}" for at in range(width)]

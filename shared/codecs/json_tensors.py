@@ -51,7 +51,7 @@ def decode_instances(body: bytes, signature: Signature, limits: JsonLimits) -> I
         raise MissingField.at("", 'the body must hold either "instances" or "inputs"')
     if "instances" in document:
         refuse_repeats(body, ["instances"])
-        return _by_row(document["instances"], signature)
+        return by_row(document["instances"], signature)
     refuse_repeats(body, ["inputs", *(spec.name for spec in signature.inputs)])
     return _by_tensor(document["inputs"], signature)
 
@@ -74,7 +74,8 @@ def _by_tensor(tensors: Any, signature: Signature) -> Inputs:
     return Inputs(arrays, locate)
 
 
-def _by_row(instances: Any, signature: Signature) -> Inputs:
+def by_row(instances: Any, signature: Signature) -> Inputs:
+    """The tensors of the list of instances that `json_documents.loads` gave; raises as `decode_instances`."""
     if not isinstance(instances, list):
         raise WrongDtype.at("/instances", "must be a list of instances")
     check_rows(len(instances), signature, "/instances")

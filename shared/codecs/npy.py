@@ -118,7 +118,7 @@ def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, left: int, limit: i
 def _tensor(raw: memoryview, spec: TensorSpec, limits: JsonLimits, place: str) -> Array:
     if len(raw) > limits.max_bytes:
         raise PayloadTooLarge(f"The body has {len(raw)} bytes; the limit is {limits.max_bytes}.")
-    dtype, is_fortran, shape, start = _header(raw, place)
+    dtype, is_fortran, shape, start = read_header(raw, place)
     count = prod(shape)
     data = raw[start:]
     if len(data) != count * dtype.itemsize:
@@ -126,14 +126,19 @@ def _tensor(raw: memoryview, spec: TensorSpec, limits: JsonLimits, place: str) -
         raise WrongShape.at(place, detail)
     if dtype.kind in "SU" and count > limits.max_values:
         raise PayloadTooLarge(f"The body holds more than {limits.max_values} values.")
-    flat = _numbers(data, dtype, spec, place) if dtype.kind not in "SU" else _bytes(data, dtype, count, spec, place)
+    flat = read_elements(data, dtype, count, spec, place)
     return np.ascontiguousarray(flat.reshape(shape, order="F")).reshape(shape) if is_fortran else flat.reshape(shape)
 
 
-def _header(raw: memoryview, place: str) -> tuple[np.dtype[np.generic], bool, tuple[int, ...], int]:
-    """The dtype, whether the data is column-major, the shape, and where the data starts."""
-    if bytes(raw[:6]) != _MAGIC or len(raw) < 12 or raw[6] not in (1, 2):
-        raise InvalidRequest("The body is not an NPY file of version 1 or 2.")
+def read_elements(data: memoryview, dtype: np.dtype[np.generic], count: int, spec: TensorSpec, place: str) -> Array:
+    """The `count` elements of the data of an array, `[count]`; WrongDtype where the input takes others."""
+    return _numbers(data, dtype, spec, place) if dtype.kind not in "SU" else _bytes(data, dtype, count, spec, place)
+
+
+def read_header(raw: memoryview, place: str) -> tuple[np.dtype[np.generic], bool, tuple[int, ...], int]:
+    """The dtype, whether the data is column-major, the shape, and where the data starts; raises InvalidRequest."""
+    if bytes(raw[:6]) != _MAGIC or len(raw) < 12 or raw[6] not in (1, 2, 3):
+        raise InvalidRequest("The body is not an NPY file of version 1, 2 or 3.")
     width = 2 if raw[6] == 1 else 4
     start = 8 + width
     length = int.from_bytes(raw[8:start], "little")

@@ -10,15 +10,16 @@ it names the field, the limit and what to do, and never holds a traceback or a s
     │   ├── UnsupportedMediaType · NotAcceptable
     │   └── BadImage · ImageTooLarge · TextTooLong
     │   ├── InvalidIdempotencyKey · IdempotencyMismatch · DeadlineMissed · AsyncRequired
-    │   ├── FeatureMissing · PreconditionRequired
+    │   ├── FeatureMissing · PreconditionRequired · TooManyErrors
     ├── Unauthenticated           nobody vouches for the caller: CredentialExpired
     ├── Refused                   InsufficientScope · VersionNotAllowed
     ├── NotFound                  ModelNotFound · VersionNotFound · KeyNotFound · TenantNotFound · PlanNotFound
-    │   └── RevisionNotFound · JobNotFound
+    │   └── RevisionNotFound · JobNotFound · UploadNotFound · SourceNotFound · WebhookNotFound
     ├── Conflict                  it is there already: IdempotencyInFlight · PreconditionFailed
+    │   └── JobFinished · NoResult
     ├── TooManyRequests           RateLimited · QuotaExceeded
     ├── InvalidPackage · VersionConflict · DigestMismatch
-    └── BackendError              BackendUnavailable · BackendTimeout · BackendRejected
+    └── BackendError              BackendUnavailable · BackendTimeout · BackendRejected · JobCrashed · JobExpired
         └── BackendUnavailable    LimiterUnavailable · IdempotencyUnavailable · FeaturesUnavailable
             └──                   CircuitOpen · Overloaded
 """
@@ -222,6 +223,13 @@ class FeatureMissing(InvalidRequest):
     title = "Feature missing"
 
 
+class TooManyErrors(InvalidRequest):
+    """More rows of a batch were wrong than it was declared to bear."""
+
+    code = "too_many_errors"
+    title = "Too many wrong rows"
+
+
 class PreconditionRequired(InvalidRequest):
     """The change does not say which state it is meant for: send `If-Match`, or `If-None-Match: *`."""
 
@@ -334,6 +342,27 @@ class JobNotFound(NotFound):
     title = "Unknown job"
 
 
+class UploadNotFound(NotFound):
+    """There is no such upload, or its content has not arrived, or it is another tenant's."""
+
+    code = "upload_not_found"
+    title = "Unknown upload"
+
+
+class SourceNotFound(NotFound):
+    """There is no such object, or the tenant may not read it."""
+
+    code = "source_not_found"
+    title = "Unknown object"
+
+
+class WebhookNotFound(NotFound):
+    """There is no such webhook or delivery, or it is another tenant's."""
+
+    code = "webhook_not_found"
+    title = "Unknown webhook"
+
+
 class Conflict(SluiceError):
     """What is asked for collides with what is there."""
 
@@ -353,6 +382,20 @@ class PreconditionFailed(Conflict):
 
     code = "precondition_failed"
     title = "Changed meanwhile"
+
+
+class JobFinished(Conflict):
+    """The job has ended, so nothing about it can be changed any more."""
+
+    code = "job_finished"
+    title = "Job has ended"
+
+
+class NoResult(Conflict):
+    """The job has no result: it has not ended yet, or it failed, or it was cancelled."""
+
+    code = "no_result"
+    title = "No result"
 
 
 class TooManyRequests(SluiceError):
@@ -477,6 +520,20 @@ class BackendTimeout(BackendError):
 
     code = "backend_timeout"
     title = "Backend timed out"
+
+
+class JobCrashed(BackendError):
+    """The worker ended in the middle of the job as often as it may."""
+
+    code = "job_crashed"
+    title = "Job crashed"
+
+
+class JobExpired(BackendError):
+    """The job's time was over before it could be done."""
+
+    code = "job_expired"
+    title = "Job expired"
 
 
 class BackendRejected(BackendError):

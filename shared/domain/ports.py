@@ -5,18 +5,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from shared.domain.dead_letters import DeadLetter
 from shared.domain.endpoint.config import EndpointConfig, EndpointState, StoredEndpoint
 from shared.domain.endpoint.target import KeptAnswer
 from shared.domain.errors import FieldError, RateLimited, SluiceError
 from shared.domain.features import EntityKey, FeatureRecord
 from shared.domain.idempotency import IdempotencyScope, StoredAnswer
-from shared.domain.jobs import Job
+from shared.domain.jobs import Claim, Job, JobFilter, JobPage, JobProblem, ObjectRef, Outcome
 from shared.domain.jwt_claims import TokenIdentity
 from shared.domain.model import ModelVersion, PackageDescription
 from shared.domain.pipeline import Pipeline
 from shared.domain.plans import Plan
 from shared.domain.principal import Principal
 from shared.domain.tenants import Standing, Tenant
+from shared.domain.uploads import NewUpload, ObjectHead
 
 if TYPE_CHECKING:  # NumPy is heavy, and the authorizer and the catalogue read this module without it
     from datetime import date
@@ -105,8 +107,13 @@ class Backend(Protocol):
 class AsyncBackend(Protocol):
     """A backend that takes a prediction on and answers later."""
 
-    def hand_in(self, version: ModelVersion, inputs: "Tensors", context: InferenceContext) -> Mapping[str, str]:
-        """Begin; what `fetch` needs to find the answer. Raises BackendError, PayloadTooLarge."""
+    def hand_in(
+        self, version: ModelVersion, inputs: "Tensors", context: InferenceContext, reference: str
+    ) -> Mapping[str, str]:
+        """Begin; what `fetch` needs to find the answer. Raises BackendError, PayloadTooLarge.
+
+        `reference` (at most 64 of A-Z, a-z, 0-9 and `-`) comes back in what the backend tells of it.
+        """
 
     def fetch(
         self, version: ModelVersion, ticket: Mapping[str, str], rows: int | None
@@ -118,13 +125,103 @@ class AsyncBackend(Protocol):
 
 
 class JobStore(Protocol):
-    """Knows the jobs."""
+    """Keeps jobs. Every change of a job is one conditional write; raises BackendError."""
 
     def add(self, job: Job) -> None:
-        """Store a new job; raises BackendError."""
+        """Store a new job; Conflict if there is one of this id."""
 
     def get(self, tenant: str, job_id: str) -> Job:
         """A job of this tenant; JobNotFound, also for another tenant's and for one that has expired."""
+
+    def find(self, job_id: str) -> Job | None:
+        """A job by its id alone, for our own workers; None if there is no such one or it has expired."""
+
+    def list(self, tenant: str, which: JobFilter, *, limit: int, after: str | None = None) -> JobPage:
+        """At most `limit` jobs of a tenant, the newest first, that are older than the id `after`."""
+
+    def claim(self, job_id: str, owner: str, now: float, lease_s: float) -> Claim:
+        """Take a queued job, or a running one whose lease is over, and count the attempt."""
+
+    def renew(self, job_id: str, owner: str, lease_until: float, rows_done: int) -> bool:
+        """Hold a job longer, and note its progress; False if it is no longer the owner's (cancelled, or taken)."""
+
+    def hand_over(self, job_id: str, owner: str, ticket: Mapping[str, str], ran: Outcome, due_at: float) -> bool:
+        """Leave a job to an asynchronous backend; version, variant, backend and rows are those of `ran`."""
+
+    def requeue(self, job_id: str, owner: str | None, problem: JobProblem | None, due_at: float) -> bool:
+        """Put a running job back among the queued ones; `owner` None: one whose lease is over, or that waits."""
+
+    def finish(self, job_id: str, outcome: Outcome, at: float, *, owner: str | None = None) -> bool:
+        """Write what came of a job; False if it has ended already, or is not `owner`'s (None: whoever holds it)."""
+
+    def restart(self, tenant: str, job_id: str, now: float) -> Job:
+        """Queue a failed or cancelled job anew, with no attempts and no problem; JobNotFound, Conflict."""
+
+    def overdue(self, now: float, limit: int) -> Sequence[Job]:
+        """Jobs that have not ended and whose `due_at` has passed, the longest overdue first."""
+
+    def postpone(self, job: Job, due_at: float) -> bool:
+        """Look at an unfinished job later; False if it has changed since it was read: another sweep was first."""
+
+
+class JobQueue(Protocol):
+    """Where jobs wait for a worker."""
+
+    def send(self, tenant: str, job_id: str, *, delay_s: float = 0.0) -> None:
+        """Ask for a job to be run; the tenants take turns. `delay_s` is 900 at most. Raises BackendError."""
+
+    def waiting(self) -> int:
+        """About how many messages wait to be received."""
+
+
+class DeadLetters(Protocol):
+    """Where jobs go that could not be done."""
+
+    def send(self, job: Job, problem: JobProblem) -> None:
+        """Put a job there, with the reason; raises BackendError."""
+
+
+class DeadLetterQueue(Protocol):
+    """What could not be done, for those who look after it; raises BackendError."""
+
+    def receive(self, limit: int) -> Sequence[DeadLetter]:
+        """Some letters, at most `limit`, that nobody else is shown for a while; none where there are none."""
+
+    def remove(self, letter: DeadLetter) -> None:
+        """Remove a letter for good."""
+
+    def release(self, letter: DeadLetter) -> None:
+        """Let others see a letter again."""
+
+
+class JobObjects(Protocol):
+    """Bodies and results of jobs that are too large for the job's item."""
+
+    def put_body(self, tenant: str, job_id: str, body: bytes, media_type: str) -> ObjectRef:
+        """Store a request's body; raises BackendError."""
+
+    def put_result(self, tenant: str, job_id: str, owner: str, body: bytes, media_type: str) -> ObjectRef:
+        """Store a result under a name of this owner's own: two workers never write one object."""
+
+    def read(self, ref: ObjectRef, max_bytes: int) -> bytes:
+        """The content; SourceNotFound, PayloadTooLarge, BackendError."""
+
+    def url(self, ref: ObjectRef, seconds: int, *, media_type: str, file_name: str) -> str:
+        """An address that anybody can download the object from, for that long."""
+
+
+class ObjectStore(Protocol):
+    """Objects that callers uploaded or named."""
+
+    def head(self, ref: ObjectRef) -> ObjectHead:
+        """What is known of an object, of its newest version if `ref` names none; SourceNotFound, BackendError."""
+
+
+class UploadAddresses(Protocol):
+    """Makes addresses that content can be uploaded to."""
+
+    def put_url(self, ref: ObjectRef, new: NewUpload, seconds: int) -> tuple[str, Mapping[str, str]]:
+        """An address that takes a PUT of exactly this content, once, for that long; and the headers to send."""
 
 
 class Backends(Protocol):

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from shared.domain.errors import InsufficientScope
 from shared.domain.plans import DEFAULT_PLAN, Limits
 
-SCOPES = frozenset({"predict", "ingest", "jobs", "models:write", "admin"})
-SCOPE_PATTERN = r"predict|predict:[a-z0-9][a-z0-9._-]{0,63}|ingest|jobs|models:write|admin"
+SCOPES = frozenset({"predict", "ingest", "jobs", "webhooks", "models:write", "admin"})
+SCOPE_PATTERN = r"predict|predict:[a-z0-9][a-z0-9._-]{0,63}|ingest|jobs|webhooks|models:write|admin"
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,26 +80,6 @@ class PredictResponse(_Document):
     prediction_id: str
 
 
-class JobError(_Document):
-    """Why a job has failed."""
-
-    code: str
-    title: str
-    detail: str
-
-
-class JobDocument(_Document):
-    """A prediction that is answered later; what came of it is kept until `expires_at`."""
-
-    job_id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-    status: Literal["running", "succeeded", "failed"]
-    model: ServedBy
-    created_at: str
-    expires_at: str
-    predictions: list[JsonValue] | None = None
-    error: JobError | None = None
-
-
 class InferTensor(BaseModel):
     """A tensor of the Open Inference Protocol; without `data` its bytes follow the JSON of the body."""
 

@@ -151,7 +151,7 @@ def _checked_scopes(scopes: Iterable[str]) -> frozenset[str]:
         raise OutOfRange.at("/scopes", f"must hold 1 to {bounds.MAX_SCOPES} scopes")
     wrong = [place for place, scope in enumerate(wanted) if not re.fullmatch(SCOPE_PATTERN, scope)]
     if wrong:
-        known = "predict, predict:<model>, ingest, jobs, models:write, admin"
+        known = "predict, predict:<model>, ingest, jobs, webhooks, models:write, admin"
         fields = [FieldError(pointer("/scopes", place), f"is none of {known}") for place in wrong[:8]]
         raise OutOfRange(f"{wanted[wrong[0]][:80]!r} is no scope: there are {known}.", fields=fields)
     return frozenset(wanted)

@@ -39,6 +39,7 @@ STATUS: Mapping[type[errors.SluiceError], HTTPStatus] = {
     errors.AsyncRequired: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.FeatureMissing: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.PreconditionRequired: HTTPStatus.PRECONDITION_REQUIRED,
+    errors.TooManyErrors: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.InvalidIdempotencyKey: HTTPStatus.BAD_REQUEST,
     errors.IdempotencyMismatch: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.Refused: HTTPStatus.FORBIDDEN,
@@ -52,9 +53,14 @@ STATUS: Mapping[type[errors.SluiceError], HTTPStatus] = {
     errors.PlanNotFound: HTTPStatus.NOT_FOUND,
     errors.RevisionNotFound: HTTPStatus.NOT_FOUND,
     errors.JobNotFound: HTTPStatus.NOT_FOUND,
+    errors.UploadNotFound: HTTPStatus.NOT_FOUND,
+    errors.SourceNotFound: HTTPStatus.NOT_FOUND,
+    errors.WebhookNotFound: HTTPStatus.NOT_FOUND,
     errors.Conflict: HTTPStatus.CONFLICT,
     errors.IdempotencyInFlight: HTTPStatus.CONFLICT,
     errors.PreconditionFailed: HTTPStatus.PRECONDITION_FAILED,
+    errors.JobFinished: HTTPStatus.CONFLICT,
+    errors.NoResult: HTTPStatus.CONFLICT,
     errors.TooManyRequests: HTTPStatus.TOO_MANY_REQUESTS,
     errors.RateLimited: HTTPStatus.TOO_MANY_REQUESTS,
     errors.QuotaExceeded: HTTPStatus.TOO_MANY_REQUESTS,
@@ -70,6 +76,8 @@ STATUS: Mapping[type[errors.SluiceError], HTTPStatus] = {
     errors.Overloaded: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.BackendTimeout: HTTPStatus.GATEWAY_TIMEOUT,
     errors.BackendRejected: HTTPStatus.BAD_GATEWAY,
+    errors.JobCrashed: HTTPStatus.BAD_GATEWAY,
+    errors.JobExpired: HTTPStatus.GATEWAY_TIMEOUT,
 }
 
 _HEADERS: Mapping[HTTPStatus, Mapping[str, str]] = {

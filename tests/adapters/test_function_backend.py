@@ -1,6 +1,7 @@
 """Packages in this process: stopped at the deadline, and whole otherwise."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 from threading import Event
 from time import monotonic, sleep
@@ -17,6 +18,7 @@ from shared.adapters.run_deadlines import RunDeadlines
 from shared.domain.errors import BackendError, BackendTimeout
 from shared.domain.model import ModelVersion
 from shared.domain.ports import InferenceContext
+from shared.domain.stop_signal import StopSignal, stoppable
 from shared.domain.tensors import Tensors
 from tests.adapters.samples import version_of, write_files
 from tests.fakes import InMemoryPackages
@@ -60,6 +62,24 @@ def test_a_run_is_stopped_at_its_deadline_and_the_next_one_is_whole(package: Onn
         with pytest.raises(BackendTimeout, match="did not finish within 60 ms"):
             backend.infer(VERSION, steps(1e9), within(60))
         assert monotonic() - started < 20  # hours, if it ran to its end
+        assert backend.infer(VERSION, steps(3), within(20_000))["y"] == 6
+
+
+def test_work_that_is_stopped_ends_whether_it_runs_or_is_still_being_loaded(package: OnnxPackage) -> None:
+    for loading_s in (0.0, 0.2):
+        backend = FunctionBackend(_One(package, loading_s))
+        signal = StopSignal()
+        with stoppable(signal):
+            call = copy_context()
+        with ThreadPoolExecutor(1) as pool:
+            run = pool.submit(call.run, backend.infer, VERSION, steps(1e9), within(600_000))
+            while not (backend._deadlines._ends or backend._loads) and not run.done():
+                sleep(0.001)
+            signal.set()
+            with pytest.raises(BackendError, match="given up") as given_up:
+                run.result(30)
+        assert not isinstance(given_up.value, BackendTimeout)
+        assert (given_up.value.blames_backend, given_up.value.retryable) == (False, False)
         assert backend.infer(VERSION, steps(3), within(20_000))["y"] == 6
 
 

@@ -11,12 +11,20 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from infra.cli import output
 from infra.cli.main import app
 from infra.local.home import Home, LocalStack
 from shared.domain.dtypes import DType
 from shared.domain.model import ModelVersion, PackageFile, Placement
 from shared.domain.signature import Content, Signature, TensorSpec
 from tests.conftest import LocalAws
+
+
+@pytest.fixture(autouse=True)
+def new_consoles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Consoles keep the width of their first use, which is another test's otherwise."""
+    monkeypatch.setattr(output.console, "_made", None)
+    monkeypatch.setattr(output.messages, "_made", None)
 
 
 @dataclass(frozen=True)
@@ -32,15 +40,20 @@ class Request:
 
 @dataclass
 class Server:
-    """Answers by `METHOD /path`, and remembers what it was asked."""
+    """Answers by `METHOD /path`, the last one again and again, and remembers what it was asked."""
 
     url: str = ""
     answers: dict[str, tuple[int, dict[str, str], bytes]] = field(default_factory=dict)
+    later: dict[str, list[tuple[int, dict[str, str], bytes]]] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
 
     def on(self, route: str, document: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
         body = document if isinstance(document, bytes) else json.dumps(document).encode()
         self.answers[route] = (status, dict(headers or {}), body)
+
+    def then(self, route: str, document: Any, status: int = 200) -> None:
+        """What it answers the next time."""
+        self.later.setdefault(route, []).append((status, {}, json.dumps(document).encode()))
 
 
 def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
@@ -50,16 +63,17 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
             server.requests.append(
                 Request(self.command, self.path, {k.lower(): v for k, v in self.headers.items()}, body)
             )
-            status, headers, answer = server.answers.get(
-                f"{self.command} {self.path}", (404, {}, b'{"message":"Not Found"}')
-            )
+            route = f"{self.command} {self.path}"
+            status, headers, answer = server.answers.get(route, (404, {}, b'{"message":"Not Found"}'))
+            if later := server.later.get(route):
+                server.answers[route] = later.pop(0)
             self.send_response(status)
             for name, value in {"Content-Length": str(len(answer)), **headers}.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(answer)
 
-        do_GET = do_POST = _answer  # noqa: N815 - names that http.server calls
+        do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = _answer  # noqa: N815 - names that http.server calls
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
             """Keep the test's output clean."""

@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from infra.cli.env import ENDPOINT, HOST, SAGEMAKER_ENDPOINT
-from infra.local.stack import StackSpec
+from infra.local.supervisor import PARAMETERS
+from infra.local.template import load_stack
 from tests.cli.conftest import Cli, Server, local_stack
 from tests.conftest import ROOT
 
@@ -28,8 +29,9 @@ def up(down: Cli, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cli]:
     down.home.release()
 
 
-def test_every_declared_variable_of_every_function_has_its_local_value(up: Cli, stack: StackSpec) -> None:
+def test_every_declared_variable_of_every_function_has_its_local_value(up: Cli) -> None:
     made = up.json("env")
+    stack = load_stack(ROOT / "template.yaml", parameters=PARAMETERS)
     # What is not declared, `sam local` does not pass; what is a reference, it does not resolve.
     assert {name: set(own) for name, own in made.items()} == {
         name: set(spec.environment) for name, spec in stack.functions.items()

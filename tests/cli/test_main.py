@@ -26,6 +26,7 @@ COMMANDS = (
     "keys",
     "apply",
     "traffic",
+    "trigger",
     "endpoints",
 )
 HEAVY = ("aiohttp", "boto3", "botocore", "moto", "numpy", "onnxruntime", "pydantic", "uniplot", "urllib3")
@@ -45,7 +46,8 @@ def test_help_lists_every_command_and_the_exit_codes(down: Cli) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["publish", "models", "predict", "invoke", "logs", "env", "doctor", "cost", "apply", "traffic"]
+    "command",
+    ["publish", "models", "predict", "invoke", "logs", "env", "doctor", "cost", "apply", "traffic", "trigger"],
 )
 def test_help_of_a_command_has_examples_as_they_are_written(down: Cli, command: str) -> None:
     result = down(command, "--help")

@@ -97,7 +97,7 @@ def test_versions(version: tuple[int, int]) -> None:
         with_header("{'descr': '<f4', 'fortran_order': __import__('os'), 'shape': (1, 2)}", b"\0" * 8),
         with_header("{'descr': '<f4', 'fortran_order': False, 'shape': (1, 2)}" + " " * 5000, b"\0" * 8),
         with_header("[" * 3000, b""),
-        with_header("{'descr': '<f4', 'fortran_order': False, 'shape': (1, 2)}", b"\0" * 8, version=3),
+        with_header("{'descr': '<f4', 'fortran_order': False, 'shape': (1, 2)}", b"\0" * 8, version=4),
         with_header("{'descr': '<U2', 'fortran_order': False, 'shape': (1, 1)}", b"\xff" * 8),
     ],
 )

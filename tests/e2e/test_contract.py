@@ -53,10 +53,11 @@ schema.config.generation.modes = list(schemathesis.GenerationMode)
 def known(callers: Callers) -> tuple[Caller, dict[str, str]]:
     """A key of a tenant of this test's own, and what stands for each parameter of a path once it is asked for."""
     plan = callers.plan()
-    caller = callers.caller(callers.tenant(plan), ["predict", "admin"])
+    caller = callers.caller(callers.tenant(plan), ["predict", "webhooks", "admin"])
     other = callers.caller(caller.tenant)
     names = {"model": "tumor", "version": "1", "plan": plan, "tenant": caller.tenant, "endpoint": "of-no-model"}
     names |= {"job_id": "0" * 32, "revision": "1", "feature_set": "customer", "entity": "c1"}
+    names |= {"upload_id": "0" * 32, "webhook_id": f"wh_{'0' * 24}", "delivery_id": f"msg_{'0' * 32}"}
     return caller, {**names, "key_id": other.key_id}
 
 

@@ -13,21 +13,36 @@ pytestmark = pytest.mark.e2e
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(bash|json)\n(.*?)```", README, re.DOTALL)
-SHELL = [text for kind, text in BLOCKS if kind == "bash"]
+KEY, *SHELL = [text for kind, text in BLOCKS if kind == "bash"]
 PREDICTIONS = [json.loads(text) for kind, text in BLOCKS if kind == "json" and "predictions" in text]
 
 
 def test_every_prediction_of_the_readme_gives_the_answer_it_shows(sluice: Sluice) -> None:
-    key, *commands = SHELL
+    commands = [command for command in SHELL if "/predict" in command]
     assert len(commands) == len(PREDICTIONS) == 3
     for command, shown in zip(commands, PREDICTIONS, strict=True):
-        script = (key + command).replace(".sluice/local.json", str(sluice.home / "local.json"))
-        done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
-        answer = json.loads(done.stdout)
+        answer = json.loads(run(command, sluice))
         assert answer["model"] == shown["model"]
         assert len(answer["predictions"]) == len(shown["predictions"])
         for real, documented in zip(answer["predictions"], shown["predictions"], strict=True):
             assert agrees(real, documented)
+
+
+def test_the_job_of_the_readme_is_taken_on_and_listed(sluice: Sluice) -> None:
+    (command,) = (command for command in SHELL if "/predict" not in command)
+    decoder = json.JSONDecoder()
+    said = run(command, sluice)
+    taken, end = decoder.raw_decode(said)
+    listed, _ = decoder.raw_decode(said[end:].lstrip())
+    assert taken["state"] == "queued"
+    assert len(listed["jobs"]) == 1
+
+
+def run(command: str, sluice: Sluice) -> str:
+    script = (KEY + command).replace(".sluice/local.json", str(sluice.home / "local.json"))
+    return subprocess.run(
+        ["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    ).stdout
 
 
 def agrees(real: Any, shown: Any) -> bool:

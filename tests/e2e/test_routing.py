@@ -255,10 +255,11 @@ def test_a_job_where_no_answer_has_time(sluice: Sluice, remote: Published, calle
 
     def ended() -> bool:
         document.update(caller.client.get(path).json())
-        return str(document["status"]) != "running"
+        return str(document["state"]) not in {"queued", "running"}
 
     assert until(ended), document
-    assert (document["status"], document["predictions"]) == ("succeeded", [[4.0, 5.0]])
+    assert document["state"] == "succeeded", document
+    assert document["result"]["document"]["predictions"] == [[4.0, 5.0]]
     # A job is its tenant's.
     stranger = callers.caller(scopes=["predict", "jobs"]).client.get(path)
     assert (stranger.status_code, stranger.json()["code"]) == (404, "job_not_found")

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from fastapi import FastAPI
 
 from shared.web.lambda_handler import lambda_handler
 from shared.web.logs import JsonFormatter
+from tests.conftest import LocalAws
+from tests.functions.job_stage import Stage, job_stage
 from tests.functions.support import Function
 
 Serve = Callable[[FastAPI], Function]
@@ -68,3 +71,10 @@ def log(log_lines: LogLines) -> logging.Logger:
     logger = logging.Logger("functions.test", logging.DEBUG)
     logger.addHandler(log_lines)
     return logger
+
+
+@pytest.fixture
+def stage(local_aws: LocalAws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    """Where jobs are worked off."""
+    with job_stage(local_aws, tmp_path, monkeypatch) as made:
+        yield made

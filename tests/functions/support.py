@@ -105,7 +105,10 @@ def predict_settings(**values: Any) -> Settings:
         "idempotency",
     )
     named = {f"{store}_table": store for store in stores}
-    return Settings(**{"service": "predict", "model_bucket": "bucket", "data_bucket": "data", **named, **values})
+    return Settings(**{**_OTHERS, **named, **values})
+
+
+_OTHERS = {"service": "predict", "model_bucket": "bucket", "data_bucket": "data", "jobs_queue_url": "https://jobs"}
 
 
 class Unlimited:

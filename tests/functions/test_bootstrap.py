@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +11,27 @@ from botocore.session import Session
 
 from functions.api import bootstrap as api
 from functions.authorizer import bootstrap as authorizer
-from functions.predict import backends
 from functions.predict import bootstrap as predict
-from infra.local.seed import PLAN, seed_keys
+from infra.local.seed import PLAN, TENANT, seed_keys
 from infra.local.stack import REGION
 from shared.adapters.aws import client
 from shared.adapters.dynamodb_endpoints import DynamoDBEndpoints
+from shared.adapters.dynamodb_keys import DynamoDBKeys
 from shared.adapters.dynamodb_models import DynamoDBModels
 from shared.adapters.s3_packages import S3Packages
+from shared.bootstrap import aws_backends
+from shared.bootstrap import settings as bootstrap_settings
 from shared.domain.dtypes import DType
 from shared.domain.endpoint.config import EndpointConfig, ResponseFilter, StoredEndpoint
+from shared.domain.jobs import MAX_INLINE_BODY
 from shared.domain.model import PackageDescription, Placement
+from shared.domain.ports import ApiKey
 from shared.domain.principal import Principal
 from shared.domain.signature import Signature, TensorSpec
 from shared.usecases.publish_model import PublishModel
 from tests.adapters.samples import unique
 from tests.conftest import LocalAws
-from tests.functions.support import EVENTS, Function
+from tests.functions.support import CALLER, EVENTS, Answer, Function, event
 from tests.models import add_model, manifest, tensor, write_package
 
 SIGNATURE = Signature(
@@ -116,14 +121,14 @@ def test_predict_makes_no_client_that_its_path_does_not_use(
         factory: Any = client
         return factory(service, **options)
 
-    monkeypatch.setattr(predict, "client", spy)
-    monkeypatch.setattr(backends, "client", spy)
+    monkeypatch.setattr(bootstrap_settings, "client", spy)
+    monkeypatch.setattr(aws_backends, "client", spy)
     function = Function(predict.build({**environment, "SLUICE_ENDPOINT_NAME": "endpoint"}))
     function("GET", "/health", principal=None)
-    assert made == ["dynamodb"]
+    assert made == ["dynamodb", "dynamodb"]
     function("POST", f"/v1/models/{model}/predict", body={"instances": [[1, 2]]})
     function("POST", f"/v1/models/{model}/predict", body={"instances": [[1, 2]]})
-    assert made == ["dynamodb", "s3"]
+    assert made == ["dynamodb", "dynamodb", "s3"]
 
 
 def test_the_catalogue_and_the_contract_show_a_published_model(
@@ -136,6 +141,63 @@ def test_the_catalogue_and_the_contract_show_a_published_model(
     operation = function("GET", "/openapi.json", principal=None).json["paths"][f"/v1/models/{model}/predict"]["post"]
     shown = operation["requestBody"]["content"]["application/json"]["examples"]
     assert shown["rows"]["value"] == {"instances": [[1, 2]]}
+
+
+def test_a_job_is_taken_on_shown_listed_and_cancelled(
+    environment: Mapping[str, str], local_aws: LocalAws, aws_session: Session, tmp_path: Path
+) -> None:
+    model = publish(local_aws, aws_session, tmp_path)
+    submit, function = Function(predict.build(environment)), Function(api.build(environment))
+    caller = replace(CALLER, tenant=unique("tenant"))
+    large = b'{"instances": [[1, 2]' + b" " * MAX_INLINE_BODY + b"]}"
+    headers = {"idempotency-key": unique("key")}
+    path = f"/v1/models/{model}/jobs"
+    taken = submit("POST", path, body=large, headers=headers, principal=caller)
+    assert taken.status == 202, taken.body
+    replayed = submit("POST", path, body=large, headers=headers, principal=caller)
+    assert (replayed.json["job_id"], replayed.headers["idempotency-replayed"]) == (taken.json["job_id"], "true")
+    shown = function("GET", taken.headers["location"], principal=caller)
+    assert (shown.status, shown.json) == (200, taken.json)
+    assert [job["job_id"] for job in function("GET", "/v1/jobs", principal=caller).json["jobs"]] == [
+        shown.json["job_id"]
+    ]
+    cancelled = function("DELETE", taken.headers["location"], principal=caller)
+    assert (cancelled.status, cancelled.json["state"]) == (200, "cancelled")
+    again = function("POST", f"{taken.headers['location']}/retry", headers=headers, principal=caller)
+    assert (again.status, again.json["state"]) == (200, "queued")
+    assert function("POST", f"{taken.headers['location']}/retry", headers=headers, principal=caller).json == again.json
+    key = f"jobs/in/{caller.tenant}/{taken.json['job_id']}"
+    s3 = client("s3", session=aws_session, endpoint_url=local_aws.url)
+    assert s3.get_object(Bucket=environment["SLUICE_DATA_BUCKET"], Key=key)["Body"].read() == large
+
+
+def test_a_signed_request_finds_the_jobs_of_the_tenant_that_its_role_is_bound_to(
+    environment: Mapping[str, str], local_aws: LocalAws, aws_session: Session, tmp_path: Path
+) -> None:
+    seed_keys(local_aws.stack, local_aws.url)
+    role = unique("caller")
+    keys = DynamoDBKeys(client("dynamodb", session=aws_session, endpoint_url=local_aws.url), local_aws.keys_table)
+    arn = f"arn:aws:iam::000000000000:role/{role}"
+    keys.bind(ApiKey(key_id=f"iam#{arn}", secret_hash="", tenant=TENANT, scopes=frozenset({"predict"})))
+    model = publish(local_aws, aws_session, tmp_path)
+    submit, function = Function(predict.build(environment)), Function(api.build(environment))
+
+    def signed(to: Function, method: str, path: str, body: Any = None, by: str = role) -> Answer:
+        made = event(method, f"/iam{path}", f"/iam{path}", body, principal=None)
+        session = f"arn:aws:sts::000000000000:assumed-role/{by}/session"
+        made["requestContext"]["authorizer"] = {"iam": {"userArn": session}}
+        return Answer.of(to.handler(made, to.context))
+
+    taken = signed(submit, "POST", f"/v1/models/{model}/jobs", {"instances": [[1, 2]]})
+    assert taken.status == 202, taken.body
+    path = taken.headers["location"]
+    assert signed(function, "GET", path).json == taken.json
+    assert signed(function, "GET", path, by="nobody").status == 403
+    assert function("GET", path, principal=replace(CALLER, tenant=unique("tenant"))).status == 404
+    assert signed(function, "DELETE", path).json["state"] == "cancelled"
+    # Without the gateway's word for it, the way of signed requests leads nowhere.
+    unsigned = event("GET", f"/iam{path}", f"/iam{path}", principal=CALLER)
+    assert Answer.of(function.handler(unsigned, function.context)).status == 404
 
 
 def test_what_an_endpoint_hides_is_in_no_contract(

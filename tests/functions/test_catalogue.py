@@ -4,7 +4,6 @@ from dataclasses import replace
 import pytest
 from jsonschema import Draft202012Validator
 
-from functions.api.bootstrap import application
 from shared.adapters.cached_endpoints import CachedEndpoints
 from shared.domain.dtypes import DType
 from shared.domain.endpoint.config import EndpointConfig, ResponseFilter, StoredEndpoint, Threshold, Variant
@@ -16,8 +15,9 @@ from shared.domain.principal import Principal
 from shared.domain.signature import TensorSpec
 from shared.schemas.api import ModelDocument, ModelList, Problem, VersionDocument
 from tests.fakes import InMemoryEndpoints, InMemoryModels
+from tests.functions.api_parts import api_application
 from tests.functions.conftest import Serve
-from tests.functions.support import SIGNATURE, Function, open_door, published
+from tests.functions.support import SIGNATURE, Function, published
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def registry() -> InMemoryModels:
 
 @pytest.fixture
 def function(serve: Serve, registry: InMemoryModels, log: logging.Logger) -> Function:
-    return serve(application(registry, EndpointConfig, log, door=open_door(), contract_ttl_s=0))
+    return serve(api_application(log, registry))
 
 
 def code(function: Function, path: str, principal: Principal | None = None) -> tuple[int, str]:
@@ -63,7 +63,7 @@ def test_callers_see_the_ids_in_place_of_what_the_feature_store_fills(serve: Ser
     fields = (Feature("a", "x", "a", default=1), Feature("b", "x", "b", overridable=True))
     features = ModelFeatures((FeatureSet("customer", "customer_id", fields),), example="c-1")
     registry = InMemoryModels(replace(published(metadata={"example": [1, 2]}), features=features))
-    function = serve(application(registry, EndpointConfig, log, door=open_door(), contract_ttl_s=0))
+    function = serve(api_application(log, registry))
     document = ModelDocument.model_validate_json(function("GET", "/v1/models/pair").body)
     assert [(spec.name, spec.optional) for spec in document.signature.inputs] == [("customer_id", False), ("b", True)]
     assert document.metadata["example"] == "c-1"
@@ -141,7 +141,7 @@ def filtered(serve: Serve, log: logging.Logger) -> tuple[Function, InMemoryEndpo
     endpoints = InMemoryEndpoints(StoredEndpoint(FILTERED, 1, 1_700_000_000))
     registry = InMemoryModels(first, published("pair", 2, signature=TWO_OUTPUTS))
     config_of = CachedEndpoints(endpoints, ttl_s=0, pause_s=0).config
-    return serve(application(registry, config_of, log, door=open_door(), contract_ttl_s=0)), endpoints
+    return serve(api_application(log, registry, config_of)), endpoints
 
 
 @pytest.mark.parametrize("path", SHOWN_PATHS)

@@ -8,10 +8,14 @@ import sys
 import pytest
 
 from infra.local.stack import REGION, StackSpec
+from infra.local.template import load_stack
 from shared.adapters.backends.registry import KINDS
 from tests.conftest import ROOT
 
+# Of those of the template's functions that only some stacks have.
+PARAMETERS = {"ContainerImage": "local", "ContainerAsyncMaxInstances": "1"}
 WEB = {"fastapi", "starlette", "pydantic", "mangum"}
+WEB_SERVED = WEB - {"pydantic"} | {"python_multipart"}
 TRAINING = {"sklearn", "skl2onnx", "torch", "onnx", "transformers"}
 LOCAL = {"infra", "examples", "tests", "moto", "aiohttp", "flask", "awslambdaric", "typer", "rich"}
 NEVER = TRAINING | LOCAL | {"boto3", "aws_lambda_powertools", "grpc", "pandas", "pyarrow", "requests"}
@@ -22,6 +26,12 @@ module, function = sys.argv[1].rsplit(".", 1)
 assert callable(getattr(importlib.import_module(module), function))
 print(json.dumps(sorted(sys.modules)))
 """
+
+
+@pytest.fixture(scope="module")
+def stack() -> StackSpec:
+    """All functions of `template.yaml`."""
+    return load_stack(ROOT / "template.yaml", stack_name="tests", parameters=PARAMETERS)
 
 
 def cold_import(stack: StackSpec, function: str) -> set[str]:
@@ -51,9 +61,18 @@ def packages(modules: set[str]) -> set[str]:
     [
         ("AuthorizerFunction", {"botocore"}, {"numpy", "onnxruntime", "PIL", "orjson", "tokenizers", "asyncio"} | WEB),
         ("PredictFunction", {"onnxruntime", "numpy", "fastapi"}, {"tokenizers", "google", "jwt", "cryptography"}),
-        ("ApiFunction", {"fastapi", "pydantic"}, {"numpy", "onnxruntime", "PIL", "tokenizers"}),
+        (
+            "ApiFunction",
+            {"fastapi", "pydantic"},
+            {"numpy", "onnxruntime", "PIL", "tokenizers", "jwt", "cryptography"},
+        ),
         ("AdminFunction", {"fastapi", "pydantic"}, {"numpy", "onnxruntime", "PIL", "jwt", "cryptography"}),
         ("TelemetryFunction", {"botocore"}, {"numpy", "onnxruntime", "orjson", "jwt", "cryptography"} | WEB),
+        ("JobWorkerFunction", {"onnxruntime", "numpy"}, {"tokenizers", "google", "jwt", "cryptography"} | WEB_SERVED),
+        ("AsyncResultFunction", {"numpy"}, {"tokenizers", "google", "jwt", "cryptography"} | WEB_SERVED),
+        ("BatchRunnerFunction", {"onnxruntime", "numpy"}, {"tokenizers", "google", "jwt", "cryptography"} | WEB_SERVED),
+        ("WebhookSenderFunction", {"botocore"}, {"numpy", "onnxruntime", "orjson", "jwt", "cryptography"} | WEB),
+        ("JobSweeperFunction", {"botocore"}, {"numpy", "onnxruntime", "orjson", "jwt", "cryptography"} | WEB),
         (
             "ReleaseCheckFunction",
             {"botocore", "pydantic"},
@@ -69,7 +88,9 @@ def test_a_function_imports_what_its_path_needs(
     assert imported & (refused | NEVER) == set()
 
 
-@pytest.mark.parametrize("function", ["PredictFunction", "AdminFunction"])
+@pytest.mark.parametrize(
+    "function", ["PredictFunction", "AdminFunction", "JobWorkerFunction", "AsyncResultFunction", "BatchRunnerFunction"]
+)
 def test_no_kind_of_backend_is_imported_before_a_configuration_names_it(stack: StackSpec, function: str) -> None:
     folder = "shared.adapters.backends"
     imported = {name for name in cold_import(stack, function) if name.startswith(f"{folder}.")}
@@ -81,16 +102,32 @@ def test_every_function_of_the_template_is_held_to_it(stack: StackSpec) -> None:
     assert set(stack.functions) == {
         "AdminFunction",
         "ApiFunction",
+        "AsyncResultFunction",
         "AuthorizerFunction",
+        "BatchRunnerFunction",
+        "JobSweeperFunction",
+        "JobWorkerFunction",
         "PredictFunction",
         "ReleaseCheckFunction",
         "TelemetryFunction",
+        "WebhookSenderFunction",
     }
 
 
 # The check before a release starts with any settings, and reports bad ones to CodeDeploy: see its own tests.
 @pytest.mark.parametrize(
-    "function", ["AuthorizerFunction", "PredictFunction", "ApiFunction", "AdminFunction", "TelemetryFunction"]
+    "function",
+    [
+        "AuthorizerFunction",
+        "PredictFunction",
+        "ApiFunction",
+        "AdminFunction",
+        "TelemetryFunction",
+        "JobWorkerFunction",
+        "JobSweeperFunction",
+        "BatchRunnerFunction",
+        "WebhookSenderFunction",
+    ],
 )
 def test_a_bad_setting_stops_the_start_with_its_name(stack: StackSpec, function: str) -> None:
     spec = stack.functions[function]

@@ -8,17 +8,16 @@ import pytest
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import validate
 
-from functions.api.bootstrap import application
 from functions.api.documentation import CONTRACT, MAX_MODELS
 from infra.local.stack import StackSpec
 from infra.openapi import render
 from shared.codecs.content.media import KNOWN, MULTIPART
 from shared.domain.dtypes import DType
-from shared.domain.endpoint.config import EndpointConfig
 from shared.domain.signature import Content, Signature, TensorSpec
 from tests.fakes import InMemoryModels
+from tests.functions.api_parts import api_application
 from tests.functions.conftest import Serve
-from tests.functions.support import SIGNATURE, Function, open_door, published
+from tests.functions.support import SIGNATURE, Function, published
 
 IMAGE = TensorSpec("image", DType.FP32, (None, 4), layouts=((2, 2),), content=Content.IMAGE, minimum=0, maximum=16)
 TEXT = TensorSpec("text", DType.BYTES, (None,), content=Content.TEXT, max_length=5)
@@ -39,7 +38,7 @@ def registry() -> InMemoryModels:
 
 @pytest.fixture
 def function(serve: Serve, registry: InMemoryModels, log: logging.Logger) -> Function:
-    return serve(application(registry, EndpointConfig, log, door=open_door(), contract_ttl_s=60))
+    return serve(api_application(log, registry, contract_ttl_s=60))
 
 
 @pytest.fixture
@@ -194,11 +193,11 @@ def test_there_is_no_schema_of_an_unknown_model_and_none_without_a_caller(functi
 
 
 def test_the_document_is_kept_for_its_time(serve: Serve, registry: InMemoryModels, log: logging.Logger) -> None:
-    kept = serve(application(registry, EndpointConfig, log, door=open_door(), contract_ttl_s=60))
+    kept = serve(api_application(log, registry, contract_ttl_s=60))
     first = kept("GET", "/openapi.json").body
     registry.add(published("late"))
     assert kept("GET", "/openapi.json").body == first
-    renewed = serve(application(registry, EndpointConfig, log, door=open_door(), contract_ttl_s=0))
+    renewed = serve(api_application(log, registry))
     assert "/v1/models/late/predict" in renewed("GET", "/openapi.json").json["paths"]
 
 
@@ -206,7 +205,7 @@ def test_the_document_stays_below_lambdas_limit(serve: Serve, log: logging.Logge
     wide = TensorSpec("x", DType.FP32, (None, 30), features=tuple(f"a feature with a name {i}" for i in range(30)))
     signature = Signature(inputs=(wide,), outputs=SIGNATURE.outputs)
     registry = InMemoryModels(*(published(f"m{number}", signature=signature) for number in range(MAX_MODELS + 50)))
-    function = serve(application(registry, EndpointConfig, log, door=open_door(), contract_ttl_s=0))
+    function = serve(api_application(log, registry))
     assert len(function("GET", "/openapi.json").body) < 5_000_000
 
 

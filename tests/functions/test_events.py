@@ -5,13 +5,32 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aws_lambda_powertools.utilities.parser.models import ApiGatewayAuthorizerRequestV2, APIGatewayProxyEventV2Model
+from aws_lambda_powertools.utilities.parser.models import (
+    ApiGatewayAuthorizerRequestV2,
+    APIGatewayProxyEventV2Model,
+    DynamoDBStreamModel,
+    EventBridgeModel,
+    S3EventNotificationEventBridgeModel,
+    SnsModel,
+    SqsModel,
+)
+from pydantic import BaseModel
 
 from infra.local.stack import StackSpec
 from tests.functions.support import EVENTS
 
+# What comes by itself, from queues, streams, topics and buses.
+SENT: dict[str, type[BaseModel]] = {
+    "async_result": SnsModel,
+    "batch_runner": S3EventNotificationEventBridgeModel,
+    "job_sweeper": EventBridgeModel,
+    "job_worker": SqsModel,
+    "webhook_sender": DynamoDBStreamModel,
+}
 # What CodeDeploy and CloudWatch Logs send is no request: the tests of their functions run it.
-FILES = sorted(file for file in EVENTS.glob("*.json") if not file.stem.startswith(("release_check", "telemetry")))
+FILES = sorted(
+    file for file in EVENTS.glob("*.json") if not file.stem.startswith(("release_check", "telemetry", *SENT))
+)
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -37,6 +56,14 @@ def test_an_event_is_for_a_route_of_its_function(file: Path, stack: StackSpec) -
         return
     assert route.function.lower().startswith(file.stem.partition("_")[0])
     assert bool(route.authorizer) == ("authorizer" in event["requestContext"])
+
+
+@pytest.mark.parametrize("name", SENT)
+def test_what_comes_by_itself_has_the_shape_of_aws(name: str) -> None:
+    event = read(EVENTS / f"{name}.json")
+    if name == "job_sweeper":  # the Scheduler sends its detail as text, which the model of the bus does not know
+        event["detail"] = json.loads(event["detail"])
+    assert SENT[name].model_validate(event)
 
 
 def test_every_function_has_an_event(stack: StackSpec) -> None:

@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 
-from functions.api.bootstrap import application as api
 from shared.codecs.content.media import CSV, JSON, JSON_LINES, MULTIPART
-from shared.domain.endpoint.config import EndpointConfig
 from tests.fakes import InMemoryModels
+from tests.functions.api_parts import api_application
 from tests.functions.conftest import Serve
 from tests.functions.served import serving
-from tests.functions.support import Function, open_door
+from tests.functions.support import Function
 from tests.models import (
     biased_model,
     image_package,
@@ -74,9 +73,7 @@ def test_every_example_is_answered(serve: Serve, models: list[Path], log: loggin
     function: Function = serve(predict_app)
     registry = predict_app.state.services.registry
     known = InMemoryModels(*registry.models())
-    document = serve(api(known, EndpointConfig, log, door=open_door(), contract_ttl_s=60))(
-        "GET", "/openapi.json", principal=None
-    ).json
+    document = serve(api_application(log, known, contract_ttl_s=60))("GET", "/openapi.json", principal=None).json
     names = {version.model for version in known.models()}
     assert {"tumor", "digits", "embed"} <= names
     seen = set()

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 from botocore.session import Session
 
-from functions.predict import backends, bootstrap
+from functions.predict import bootstrap
 from infra.local.stack import REGION
 from shared.adapters.aws import client
 from shared.adapters.dynamodb_models import DynamoDBModels
 from shared.adapters.s3_packages import S3Packages
+from shared.bootstrap import aws_backends
+from shared.bootstrap import settings as bootstrap_settings
 from shared.domain.dtypes import DType
 from shared.domain.model import PackageDescription, Placement
 from shared.domain.signature import Signature, TensorSpec
@@ -116,15 +118,15 @@ def test_a_restored_function_has_clients_and_answers_of_its_own(
     from awslambdaric import lambda_runtime_hooks_runner as hooks
 
     clients = Clients()
-    monkeypatch.setattr(bootstrap, "client", clients)
-    monkeypatch.setattr(backends, "client", clients)
+    monkeypatch.setattr(bootstrap_settings, "client", clients)
+    monkeypatch.setattr(aws_backends, "client", clients)
     function = Function(bootstrap.build({**environment, **SNAP_START}))
 
     def predict(model: str) -> Any:
         return function("POST", f"/v1/models/{model}/predict", route=ROUTE, body={"instances": [[1, 2]]}).json
 
     hooks.run_before_snapshot()
-    assert [service for service, _ in clients.made] == ["dynamodb", "s3"]
+    assert [service for service, _ in clients.made] == ["dynamodb", "dynamodb", "s3"]
     assert clients.signed_by == []  # nothing was sent, so no connection and no answer is in the snapshot
     model = unique("plus")
     publish(model, 1)

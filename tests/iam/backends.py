@@ -18,6 +18,7 @@ from shared.domain.endpoint.config import (
     CacheSettings,
     EndpointConfig,
     EndpointLimits,
+    Fallback,
     StoredEndpoint,
     Variant,
 )
@@ -26,10 +27,10 @@ from shared.domain.model import ModelVersion
 from tests.adapters.sagemaker_server import Answer, Call, SageMakerServer
 from tests.adapters.samples import unique
 from tests.conftest import LocalAws
-from tests.functions.support import Function, published
+from tests.functions.support import SIGNATURE, Function, published
 from tests.iam.policies import THEIRS
 
-OUTPUT = {"name": "y", "datatype": "FP32", "shape": [1, 2], "data": [0.25, 0.75]}
+OUTPUT: dict[str, Any] = {"name": "y", "datatype": "FP32", "shape": [1, 2], "data": [0.25, 0.75]}
 BODY = {"instances": [[1, 2]]}
 
 
@@ -42,6 +43,8 @@ class Routed:
     called: tuple[str, ...]
     queued: str
     failing: str
+    long: str
+    fallen: str
 
 
 class Queue:
@@ -51,20 +54,28 @@ class Queue:
         self._s3 = local_client(isolated_session(), "s3", aws_url)
         self._bucket = bucket
         self.place = "out"
+        self.rows = 1
 
     def __call__(self, call: Call) -> Answer:
         if not call.path.endswith("/async-invocations"):
             return Answer(500, b"{}")
-        name = unique("of")
-        locations = {place: f"async/{place}/{name}" for place in ("out", "failed")}
-        body = json.dumps({"model_name": call.attributes["model"], "model_version": "1", "outputs": [OUTPUT]}).encode()
-        self._s3.put_object(Bucket=self._bucket, Key=locations[self.place], Body=body, ContentType="application/json")
+        locations = self.put(self.place, call.attributes["model"])
         headers = {
-            "x-amzn-sagemaker-outputlocation": f"s3://{self._bucket}/{locations['out']}",
-            "x-amzn-sagemaker-failurelocation": f"s3://{self._bucket}/{locations['failed']}",
+            "x-amzn-sagemaker-outputlocation": locations["out"],
+            "x-amzn-sagemaker-failurelocation": locations["failed"],
             "content-type": "application/json",
         }
-        return Answer(202, b'{"InferenceId": "1"}', headers)
+        told = {"InferenceId": call.headers.get("x-amzn-sagemaker-inference-id", "1")}
+        return Answer(202, json.dumps(told).encode(), headers)
+
+    def put(self, place: str, model: str = "model") -> dict[str, str]:
+        """Where an answer and a failure would be, by place; one of them is there now."""
+        name = unique("of")
+        keys = {each: f"async/{each}/{name}" for each in ("out", "failed")}
+        output = {**OUTPUT, "shape": [self.rows, 2], "data": OUTPUT["data"] * self.rows}
+        body = json.dumps({"model_name": model, "model_version": "1", "outputs": [output]}).encode()
+        self._s3.put_object(Bucket=self._bucket, Key=keys[place], Body=body, ContentType="application/json")
+        return {each: f"s3://{self._bucket}/{key}" for each, key in keys.items()}
 
 
 @contextmanager
@@ -104,6 +115,10 @@ def set_up(local_aws: LocalAws, environment: Mapping[str, str], model: str) -> R
         ),
         queued=endpoints.run_on("sagemaker-async", queue),
         failing=endpoints.run_on("sagemaker-async", queue),
+        long=endpoints.run_on("sagemaker-async", queue, _long()),
+        fallen=endpoints.fall_back(
+            BackendChoice("sagemaker", {"endpoint": THEIRS}), BackendChoice("sagemaker-async", queue)
+        ),
     )
 
 
@@ -133,11 +148,30 @@ class Endpoints:
         )
         return version.model
 
+    def fall_back(self, first: BackendChoice, second: BackendChoice) -> str:
+        """The name of a model that runs on the second backend where the first fails."""
+        version = published(unique("model"))
+        assert self._models.add(version)
+        self.put(
+            EndpointConfig(
+                version.model,
+                backends={"first": first, "second": second},
+                variants=(Variant("main", backend="first"), Variant("other", weight=0, backend="second")),
+                fallback=(Fallback("variant", "other"),),
+            )
+        )
+        return version.model
+
+
+def _long() -> ModelVersion:
+    """A version that takes many rows at once."""
+    return replace(published(unique("model")), digest="a" * 64, signature=replace(SIGNATURE, max_batch=10_000))
+
 
 def _enriched() -> ModelVersion:
     """A version whose second column is a feature."""
     fed = FeatureSet("customer", "customer_id", (Feature("age", "x", "b", default=40.0),))
-    return replace(published(unique("model")), features=ModelFeatures((fed,)))
+    return replace(published(unique("model")), digest="e" * 64, features=ModelFeatures((fed,)))
 
 
 def drive(environment: Mapping[str, str], routed: Routed, queue: Queue) -> None:
@@ -155,8 +189,6 @@ def drive(environment: Mapping[str, str], routed: Routed, queue: Queue) -> None:
     assert [enriched.status, *(predict(model).status for model in routed.called)] == [502, 502, 502, 502, 200, 503]
     answer = predict(routed.queued)
     assert (answer.status, answer.json["predictions"]) == (200, [{"left": 0.25, "right": 0.75}])
-    job = predict(routed.queued, prefer="respond-async")
-    assert job.status == 202
-    assert function("GET", job.headers["location"]).json["status"] == "succeeded"
+    assert predict(routed.queued, prefer="respond-async").status == 202
     queue.place = "failed"
     assert predict(routed.failing).status == 502

@@ -13,11 +13,13 @@ from infra.local.stack import ACCOUNT_ID, REGION
 from infra.local.stack_scope import StackScope
 from infra.local.supervisor import PARAMETERS as OF_THE_LOCAL_STACK
 
-# A SageMaker endpoint that is not the stack's own, and a stack that may call it.
+# A SageMaker endpoint and a bucket that are not the stack's own, and a stack that may use them.
 THEIRS = "theirs"
+THEIR_BUCKET = "their-inputs"
 PARAMETERS = {
     **OF_THE_LOCAL_STACK,
     "BackendEndpointArns": f"arn:aws:sagemaker:{REGION}:{ACCOUNT_ID}:endpoint/{THEIRS}",
+    "InputPrefixes": f"{THEIR_BUCKET}/in/",
 }
 
 # What Lambda's runtime, and no code of ours, does with the role. Source: AWS managed policies
@@ -32,6 +34,12 @@ RUNTIME_ACTIONS = frozenset(
         "xray:PutTelemetryRecords",
     }
 )
+
+
+# What Lambda does with a function's role for its queues and streams, and no code of ours. Source: AWS Lambda Developer
+# Guide, "Using Lambda with Amazon SQS", "Using Lambda with Amazon DynamoDB", the sections on the execution role.
+_OF_QUEUES = ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes")
+_OF_STREAMS = ("dynamodb:GetRecords", "dynamodb:GetShardIterator", "dynamodb:DescribeStream", "dynamodb:ListStreams")
 
 
 # What a condition may be about: the partition keys of items, the prefix of a listing.
@@ -63,10 +71,31 @@ def grants(template: Path) -> Mapping[str, frozenset[Grant]]:
             role = resource["Properties"]["Role"]["Fn::GetAtt"][0]
             properties = evaluate(resources[role]["Properties"], scope, f"Resources.{role}")
             found[logical_id] = frozenset(_inline(properties)) | frozenset(_managed(properties))
-            # Lambda itself sends there what failed, with the function's role.
-            if dead_letters := evaluate(resource["Properties"].get("DeadLetterConfig", {}), scope, logical_id):
-                found[logical_id] -= {Grant("sqs:SendMessage", str(dead_letters["TargetArn"]))}
     return found
+
+
+@cache
+def used_by_lambda(template: Path) -> Mapping[str, frozenset[Grant]]:
+    """What Lambda itself needs of each function's role: to read its queues and streams, and to put away what failed."""
+    translated = transform(template, PARAMETERS, None)
+    scope = StackScope(template, "tests", PARAMETERS, lambda path, values: transform(path, values, None))
+    needed: dict[str, set[Grant]] = {}
+    for logical_id, resource in translated["Resources"].items():
+        properties = resource["Properties"]
+        if resource["Type"] == "AWS::Lambda::Function":
+            dead_letters = evaluate(properties.get("DeadLetterConfig", {}), scope, logical_id)
+            needed.setdefault(logical_id, set()).update(
+                Grant("sqs:SendMessage", str(target)) for target in dead_letters.values()
+            )
+        if resource["Type"] == "AWS::Lambda::EventSourceMapping":
+            of_function = needed.setdefault(properties["FunctionName"]["Ref"], set())
+            source = str(evaluate(properties["EventSourceArn"], scope, logical_id))
+            of_function.update(
+                Grant(action, source) for action in (_OF_STREAMS if "/stream/" in source else _OF_QUEUES)
+            )
+            failed = evaluate(properties.get("DestinationConfig", {}), scope, logical_id)
+            of_function.update(Grant("sqs:SendMessage", str(found["Destination"])) for found in failed.values())
+    return {logical_id: frozenset(found) for logical_id, found in needed.items()}
 
 
 def _inline(role: Mapping[str, Any]) -> list[Grant]:

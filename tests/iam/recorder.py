@@ -10,13 +10,20 @@ from botocore.session import Session
 
 from infra.local.stack import ACCOUNT_ID, REGION
 
-# Operations whose permission has another name. Source: Service Authorization Reference, Amazon S3.
+# Operations whose permission has another name. Source: Service Authorization Reference, Amazon S3 and Amazon SQS;
+# Amazon S3 User Guide, "Multipart upload API and permissions".
 _OTHER_NAMES: Mapping[str, str] = {
     "s3:HeadObject": "s3:GetObject",
     "s3:HeadBucket": "s3:ListBucket",
     "s3:ListObjectsV2": "s3:ListBucket",
     "s3:ListObjects": "s3:ListBucket",
     "s3:ListObjectVersions": "s3:ListBucketVersions",
+    "s3:CreateMultipartUpload": "s3:PutObject",
+    "s3:UploadPart": "s3:PutObject",
+    "s3:CompleteMultipartUpload": "s3:PutObject",
+    "sqs:SendMessageBatch": "sqs:SendMessage",
+    "sqs:DeleteMessageBatch": "sqs:DeleteMessage",
+    "sqs:ChangeMessageVisibilityBatch": "sqs:ChangeMessageVisibility",
     "lambda:Invoke": "lambda:InvokeFunction",
 }
 # Source: Amazon DynamoDB developer guide, "Using IAM with DynamoDB transactions".
@@ -40,12 +47,14 @@ class Call:
 
 @contextmanager
 def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[Call]]:
-    """Collect the calls of every client that is made while the context lasts."""
+    """Collect the calls of every client that is made while the context lasts, those of presigned addresses too."""
     calls: set[Call] = set()
     create_client = Session.create_client
 
     def create(self: Session, *arguments: Any, **options: Any) -> Any:
         made = create_client(self, *arguments, **options)
+        if self.user_agent_name == "Boto3":  # the tests' own: functions do without boto3
+            return made
         made.meta.events.register("provide-client-params", note)
         return made
 
@@ -66,6 +75,12 @@ def _calls(service: str, operation: str, params: Mapping[str, Any]) -> set[Call]
         case "dynamodb", {"TransactItems": items}:  # each needs the permission of what it does by itself
             steps = [step for item in items for step in item.items()]
             return {Call(f"dynamodb:{_IN_TRANSACTIONS[kind]}", _arn(service, step)) for kind, step in steps}
+        case "s3", {"Delete": {"Objects": found}}:
+            keys = [{"Bucket": params["Bucket"], "Key": each["Key"]} for each in found]
+            return {Call("s3:DeleteObject", _arn(service, key)) for key in keys}
+        # Source: Amazon S3 API Reference, "GetObject", "HeadObject": a version needs another permission, and only that.
+        case "s3", {"VersionId": _} if operation in {"GetObject", "HeadObject"}:
+            return {Call("s3:GetObjectVersion", _arn(service, params))}
         case _:
             name = f"{service}:{operation}"
             return {Call(_OTHER_NAMES.get(name, name), _arn(service, params), _key(service, params))}
@@ -93,12 +108,12 @@ def _arn(service: str, params: Mapping[str, Any]) -> str:
             return f"arn:aws:s3:::{bucket}/{key}"
         case "s3", {"Bucket": bucket}:
             return f"arn:aws:s3:::{bucket}"
+        case "sqs", {"QueueUrl": url}:
+            return f"arn:aws:sqs:{REGION}:{ACCOUNT_ID}:{str(url).rpartition('/')[2]}"
         case "sagemaker", {"EndpointName": endpoint}:
             path = f"endpoint/{str(endpoint).lower()}"
-        case "secretsmanager", {"SecretId": secret}:
-            return str(secret)
-        case "lambda", {"FunctionName": function}:
-            return str(function)
+        case ("secretsmanager", {"SecretId": arn}) | ("lambda", {"FunctionName": arn}):
+            return str(arn)
         case "codedeploy", _:
             # The call names a deployment; its group is one of the application that SAM makes for the stack.
             path = "deploymentgroup:tests-ServerlessDeploymentApplication/group"

@@ -419,6 +419,24 @@ def test_a_service_may_be_elsewhere_and_the_rest_is_here(aws_url: str, lambda_ur
         assert "Here" not in local_client(session, "dynamodb", aws_url).list_tables()["TableNames"]
 
 
+def test_a_presigned_request_finds_a_service_that_is_elsewhere(aws_url: str, lambda_url: str) -> None:
+    session = isolated_session()
+    with running_services(lambda_url, "--service", f"s3={aws_url}") as url:
+        here, there = local_client(session, "s3", url), local_client(session, "s3", aws_url)
+        here.create_bucket(Bucket="presigned-elsewhere")
+        place = {"Bucket": "presigned-elsewhere", "Key": "a key"}
+        put = here.generate_presigned_url("put_object", Params={**place, "ContentType": "a/b"})
+        connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=20)
+        for kind, status in (("a/b", 200), ("text/html", 403)):
+            connection.request("PUT", put.removeprefix(url), body=b"body", headers={"Content-Type": kind})
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.status == status
+        connection.close()
+        found = there.get_object(**place)
+        assert (found["Body"].read(), found["ContentType"]) == (b"body", "a/b")
+
+
 def test_a_service_that_is_not_there_is_told(lambda_url: str) -> None:
     with running_services(lambda_url, "--service", f"s3=http://127.0.0.1:{free_port()}") as url:
         client = local_client(isolated_session(), "s3", url)

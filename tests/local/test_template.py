@@ -252,15 +252,15 @@ def test_every_unknown_resource_type_is_named(tmp_path: Path) -> None:
         Resources:
           Orders: {Type: AWS::SQS::Queue}
           Pump:
-            Type: AWS::Lambda::EventSourceMapping
-            Properties: {EventSourceArn: !GetAtt Orders.Arn, FunctionName: f}
-          Clock: {Type: AWS::Events::Rule}
+            Type: AWS::Pipes::Pipe
+            Properties: {Source: !GetAtt Orders.Arn, Target: f}
+          Bus: {Type: AWS::Events::EventBus}
         """,
     )
     with pytest.raises(UnknownResourceType) as raised:
         load_stack(path)
-    assert raised.value.unknown == {"Pump": "AWS::Lambda::EventSourceMapping", "Clock": "AWS::Events::Rule"}
-    assert "Pump is of type AWS::Lambda::EventSourceMapping" in str(raised.value)
+    assert raised.value.unknown == {"Pump": "AWS::Pipes::Pipe", "Bus": "AWS::Events::EventBus"}
+    assert "Pump is of type AWS::Pipes::Pipe" in str(raised.value)
     assert "infra/local/resource_types.py" in str(raised.value)
 
 
@@ -279,12 +279,7 @@ SAM_FUNCTION = """\
 @pytest.mark.parametrize(
     ("addition", "named"),
     [
-        ("Events: {E: {Type: Schedule, Properties: {Schedule: rate(1 minute)}}}", "WorkE.* AWS::Events::Rule"),
-        ("Events: {E: {Type: ScheduleV2, Properties: {ScheduleExpression: rate(1 minute)}}}", "AWS::Scheduler"),
-        (
-            f"Events: {{E: {{Type: SQS, Properties: {{Queue: 'arn:aws:sqs:us-east-1:{ACCOUNT}:q'}}}}}}",
-            "AWS::Lambda::EventSourceMapping",
-        ),
+        ("Events: {E: {Type: IoTRule, Properties: {Sql: SELECT 1}}}", "WorkE.* AWS::IoT::TopicRule"),
         ("Events: {E: {Type: Api, Properties: {Path: /, Method: get}}}", "AWS::ApiGateway::RestApi"),
         ("Layers: ['arn:aws:lambda:us-east-1:1:layer:l:1']", "Work .*AWS::Lambda::Function with the layer arn"),
         ("FunctionUrlConfig: {AuthType: NONE}", "AWS::Lambda::Url"),
@@ -302,19 +297,6 @@ def test_layers_of_the_stack_itself_are_taken(tmp_path: Path) -> None:
     layer = "  Libraries: {Type: AWS::Serverless::LayerVersion, Properties: {ContentUri: build/layers/libraries}}\n"
     path = write(tmp_path, dedent(SAM_FUNCTION) + "      Layers: [!Ref Libraries]\n" + layer)
     assert load_stack(path).functions.keys() == {"Work"}
-
-
-def test_only_mail_may_be_subscribed(tmp_path: Path) -> None:
-    text = "Resources: {{S: {{Type: AWS::SNS::Subscription, Properties: {{TopicArn: t, Protocol: {}}}}}}}"
-    assert load_stack(write(tmp_path, text.format("email"))).resources == {}
-    with pytest.raises(UnknownResourceType, match=r"S is of type AWS::SNS::Subscription with Protocol sqs"):
-        load_stack(write(tmp_path, text.format("sqs")))
-
-
-def test_a_bucket_with_notifications_is_named(tmp_path: Path) -> None:
-    bucket = "{Type: AWS::S3::Bucket, Properties: {NotificationConfiguration: {EventBridgeConfiguration: {}}}}"
-    with pytest.raises(UnknownResourceType, match="Drop is of type AWS::S3::Bucket with NotificationConfiguration"):
-        load_stack(write(tmp_path, f"Resources: {{Drop: {bucket}}}"))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from infra.local.stack import REGION, FunctionSpec, StackSpec
+from infra.local.supervisor import PARAMETERS as WHOLE
+from infra.local.template import load_stack
 from infra.packaging.build import Build, Stage
 from infra.packaging.interpreter import VARIABLE, VERSION, Interpreter, find_interpreter
 from infra.packaging.layers import install
@@ -90,6 +92,9 @@ def unpack(
     """A staged function for this machine, by logical id, with the local AWS services as its AWS."""
     folder = tmp_path_factory.mktemp("unpacked")
     stage = stages[HERE]
+    # Some functions are only in stacks that have more than `stack`.
+    whole = load_stack(ROOT / "template.yaml", stack_name="tests", parameters=WHOLE)
+    specs = {**whole.functions, **stack.functions}
     layers_of = {
         function.name: [part.name for part in function.parts if part.name != function.name]
         for function in stage.functions
@@ -104,7 +109,7 @@ def unpack(
     def unpacked(name: str) -> Unpacked:
         task = unzipped(f"code/{name}.zip")
         layers = [unzipped(f"layers/{layer}.zip") / "python" for layer in layers_of[name]]
-        variables = dict(stack.functions[name].environment) | {
+        variables = dict(specs[name].environment) | {
             "AWS_ENDPOINT_URL": local_aws.url,
             "AWS_ACCESS_KEY_ID": "test",
             "AWS_SECRET_ACCESS_KEY": "test",
@@ -112,7 +117,7 @@ def unpack(
             "AWS_DEFAULT_REGION": REGION,
             "TMPDIR": str(tmp_path_factory.mktemp("tmp")),
         }
-        return Unpacked(stack.functions[name], task, (task, *layers, in_lambda), variables)
+        return Unpacked(specs[name], task, (task, *layers, in_lambda), variables)
 
     return unpacked
 

@@ -14,7 +14,7 @@ from infra.packaging.build import Build, Stage
 from infra.packaging.code import closure, third_party
 from infra.packaging.platforms import PLATFORMS
 from infra.packaging.requirements import IN_LAMBDA, LEFT_OUT
-from infra.packaging.sizes import LARGE_LIMIT, LIMIT, check_limits
+from infra.packaging.sizes import LARGE_LIMIT, LARGEST_LIMIT, LIMIT, check_limits
 from infra.packaging.template import Template
 from tests.conftest import ROOT
 from tests.packaging.conftest import HERE, INTERPRETER
@@ -23,13 +23,17 @@ LAMBDA_MODULES = {"boto3", "botocore", "snapshot_restore_py", "urllib3"}
 # The modules of distributions that are left out, where they have another name.
 LEFT_OUT_MODULES = LEFT_OUT.keys() | {"simdjson"}
 # Mentioned by what a function is made of, on a way that none of its routes takes: only answers that show a secret are
-# sealed, and only the admin API gives any; where nothing is predicted there are no tensors, and the admin API looks at
+# sealed, which those of predictions do not; where nothing is predicted there are no tensors, and the admin API looks at
 # the options of backends without calling one. `test_functions.py` runs these functions without them.
 OUT_OF_REACH = {
     "PredictFunction": {"cryptography"},
-    "ApiFunction": {"cryptography", "numpy"},
+    "ApiFunction": {"numpy"},
     "AdminFunction": {"google", "grpc", "numpy"},
 }
+
+
+# What a function and its layers may have unzipped. Source: AWS Lambda Developer Guide, "Lambda quotas".
+OF_LAMBDA = 250 * 1024 * 1024
 
 
 def archives(stage: Stage) -> list[Path]:
@@ -82,13 +86,14 @@ def test_what_functions_import_is_staged_or_part_of_lambda(architecture: str, st
 def test_cryptography_is_staged_where_tokens_and_secrets_are_and_nowhere_else(stages: dict[str, Stage]) -> None:
     for stage in stages.values():
         having = {function.name for function in stage.functions for part in function.parts if part.name == "auth"}
-        assert having == {"AuthorizerFunction", "AdminFunction"}
+        assert having == {"AuthorizerFunction", "AdminFunction", "ApiFunction", "WebhookSenderFunction"}
         packages = {artefact.name: set(artefact.packages) for artefact in stage.artefacts}
         assert {name for name, found in packages.items() if {"cryptography", "jwt"} & found} == {"auth"}
         assert {"cryptography", "jwt"} <= packages["auth"]
         assert {"python_multipart", "aws_lambda_powertools"} <= packages["web"]
         assert {"google", "numpy"} <= packages["onnx"]
         assert {name for name, found in packages.items() if "grpc" in found} == {"grpc"}
+        assert {name for name, found in packages.items() if "pyarrow" in found} == {"parquet"}
 
 
 @pytest.mark.parametrize("architecture", PLATFORMS)
@@ -101,7 +106,9 @@ def test_what_lambda_has_stays_out_and_sizes_are_within_their_limits(
     assert {name.replace("-", "_") for name in IN_LAMBDA | LEFT_OUT.keys()}.isdisjoint(packages)
     check_limits(stage.functions)
     limits = {function.name: function.limit for function in stage.functions}
-    assert limits.pop("PredictFunction") == LARGE_LIMIT
+    for name in ("PredictFunction", "JobWorkerFunction", "AsyncResultFunction"):
+        assert limits.pop(name) == LARGE_LIMIT
+    assert limits.pop("BatchRunnerFunction") == LARGEST_LIMIT < OF_LAMBDA
     assert set(limits.values()) == {LIMIT}
 
 

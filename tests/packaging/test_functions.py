@@ -2,27 +2,55 @@
 
 import json
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from botocore.session import Session
 
 from infra.local.seed import seed_keys
 from infra.packaging.interpreter import Interpreter
 from infra.packaging.template import Template
+from shared.adapters.aws import client
 from shared.adapters.backends.registry import KINDS
+from shared.adapters.dynamodb_jobs import DynamoDBJobs
+from shared.domain.jobs import new_job_id
 from shared.domain.principal import Principal
 from tests.adapters.samples import unique
 from tests.conftest import ROOT, LocalAws
+from tests.functions.batch_house import BatchHouse, packed
 from tests.functions.support import event
+from tests.functions.test_batch_runner import csv_of, jsonl_of, npy_of, parquet_of
+from tests.functions.test_bootstrap import publish
+from tests.functions.test_webhook_sender import finished, stream_record
 from tests.iam.backends import Endpoints
+from tests.iam.jobs import messages
 from tests.log_lines import authorization, batch, request, subscription
 from tests.packaging.calls import DIGIT, TUMOR, authorize, body, expected, file, predict
 from tests.packaging.clean_process import ISOLATED, PATH, run
 from tests.packaging.conftest import Unpack
+from tests.usecases.job_runs import job_of
 
 NAMES = [function.name for function in Template(ROOT, ROOT / "template.yaml").functions()]
+ROWS = np.arange(6, dtype=np.float32).reshape(3, 2)
+FILES: Mapping[str, Callable[[], bytes]] = {
+    "rows.csv": lambda: csv_of(ROWS),
+    "rows.csv.gz": lambda: packed(csv_of(ROWS)),
+    "rows.jsonl": lambda: jsonl_of(ROWS),
+    "rows.npy": lambda: npy_of(ROWS),
+    "rows.parquet": lambda: parquet_of(ROWS),
+}
 ADMIN = Principal("ops", "a" * 16, frozenset({"admin"}), "default")
+_BACKENDS = [
+    "grpc",
+    "shared.adapters.backends.grpc_backend",
+    "shared.adapters.backends.http_backend",
+    "shared.adapters.backends.sagemaker_events",
+    "shared.adapters.backends.sagemaker_queue",
+    "shared.adapters.backends.sagemaker_realtime",
+]
 # What is imported by the first request that needs it.
 ON_FIRST_USE = {
     "AuthorizerFunction": ["jwt", "cryptography.hazmat.primitives.asymmetric.ec"],
@@ -35,15 +63,18 @@ ON_FIRST_USE = {
     "PredictFunction": [
         "aws_lambda_powertools.utilities.idempotency.base",
         "google.protobuf.message",
-        "grpc",
         "python_multipart",
-        "shared.adapters.backends.grpc_backend",
-        "shared.adapters.backends.http_backend",
-        "shared.adapters.backends.sagemaker_events",
-        "shared.adapters.backends.sagemaker_queue",
-        "shared.adapters.backends.sagemaker_realtime",
+        *_BACKENDS,
         "shared.codecs.protobuf.tensors",
     ],
+    "ApiFunction": [
+        "aws_lambda_powertools.utilities.idempotency.base",
+        "cryptography.hazmat.primitives.ciphers.aead",
+    ],
+    "JobWorkerFunction": [*_BACKENDS, "python_multipart"],
+    "AsyncResultFunction": ["shared.adapters.backends.sagemaker_queue"],
+    "BatchRunnerFunction": [*_BACKENDS, "pyarrow.csv", "pyarrow.parquet", "pyarrow.types"],
+    "WebhookSenderFunction": ["cryptography.hazmat.primitives.ciphers.aead"],
 }
 _IMPORT = f"{PATH}from importlib import import_module; [import_module(name) for name in sys.argv[1:]]"
 
@@ -95,6 +126,47 @@ def test_a_key_is_made_once_and_its_text_kept_sealed(
 def test_telemetry_records_a_batch(unpack: Unpack, interpreter: Interpreter, tmp_path: Path) -> None:
     made = subscription(batch(request(), authorization(), stream=unique("stream")))
     assert run(interpreter, unpack("TelemetryFunction"), [made], tmp_path).answers == [None]
+
+
+def test_a_job_is_run(
+    unpack: Unpack, interpreter: Interpreter, local_aws: LocalAws, aws_session: Session, tmp_path: Path
+) -> None:
+    function = unpack("JobWorkerFunction")
+    jobs = DynamoDBJobs(
+        client("dynamodb", session=aws_session, endpoint_url=local_aws.url), function.environment["SLUICE_JOBS_TABLE"]
+    )
+    job = job_of(model=publish(local_aws, aws_session, tmp_path), body=b'{"instances": [[1, 2]]}')
+    jobs.add(job)
+    run(interpreter, function, [messages({"job_id": job.job_id})], tmp_path)
+    result = jobs.get(job.tenant, job.job_id).result
+    assert result is not None
+    assert json.loads(result.inline or b"")["predictions"] == [[2, 3]]
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.csv.gz", "rows.jsonl", "rows.npy", "rows.parquet"])
+def test_a_file_of_every_format_is_run(
+    name: str, unpack: Unpack, interpreter: Interpreter, local_aws: LocalAws, aws_session: Session, tmp_path: Path
+) -> None:
+    function, model = unpack("BatchRunnerFunction"), publish(local_aws, aws_session, tmp_path)
+    house = BatchHouse(local_aws, aws_session, tmp_path)
+    dropped = house.drop(model, name, FILES[name]())
+    job_id = house.id_of(dropped)
+    steps: list[dict[str, Any]] = [{"step": "plan"}, {"step": "part", "part": 0}, {"step": "finish"}]
+    run(interpreter, function, [dropped, *(messages({"job_id": job_id, **step}) for step in steps)], tmp_path)
+    job = house.job(job_id)
+    assert (job.state, job.problem, job.rows_done) == ("succeeded", None, 3)
+
+
+def test_a_sweep_a_notice_and_an_event_of_the_stream_are_taken(
+    unpack: Unpack, interpreter: Interpreter, tmp_path: Path
+) -> None:
+    assert run(interpreter, unpack("JobSweeperFunction"), [{}], tmp_path).answers[0]["complete"] is True
+    notice = json.dumps({"inferenceId": f"{new_job_id()}-1", "invocationStatus": "Completed"})
+    told = {"Records": [{"EventSource": "aws:sns", "Sns": {"Message": notice}}]}
+    assert run(interpreter, unpack("AsyncResultFunction"), [told], tmp_path).answers == [None]
+    ended = {"Records": [stream_record(finished(unique("t")), 1)]}
+    answers = run(interpreter, unpack("WebhookSenderFunction"), [ended], tmp_path).answers
+    assert answers == [{"batchItemFailures": []}]
 
 
 def test_predict_answers_as_the_model_does(

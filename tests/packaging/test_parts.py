@@ -212,7 +212,9 @@ def test_an_artefact_over_the_limit_is_named_with_what_is_large_in_it() -> None:
     assert "package10 10.0 MB, package9 9.0 MB, package8 8.0 MB, package7 7.0 MB, package6 6.0 MB." in message
     assert "package5" not in message
     large = Deployed("PredictFunction", (*function.parts, Artefact("onnx", "", 0, Counter())))
-    check_limits([large])
+    larger = Deployed("BatchRunnerFunction", (*large.parts, Artefact("parquet", "", 0, Counter())))
+    check_limits([large, larger])
+    assert function.limit < large.limit < larger.limit
 
 
 def test_a_name_for_nothing_is_no_interpreter(tmp_path: Path) -> None:

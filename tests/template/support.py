@@ -29,11 +29,16 @@ KEPT_TABLES = frozenset(
         "TrafficTable",
         "UsageTable",
         "AuditTable",
+        "WebhooksTable",
     }
 )
 BUCKETS = frozenset({"ModelBucket", "DataBucket", "AuditBucket"})
 KEPT = KEPT_TABLES | BUCKETS
-ENDING_TABLES = frozenset({"LimitsTable", "IdempotencyTable", "GuardsTable", "AnswersTable", "JobsTable"})
+ENDING_TABLES = frozenset(
+    {"LimitsTable", "IdempotencyTable", "GuardsTable", "AnswersTable", "JobsTable", "DeliveriesTable"}
+)
+# What seals or hashes what is in tables that are kept.
+SECRETS = frozenset({"KeyPepper", "WebhookKey"})
 
 COMBINATIONS: Mapping[str, Mapping[str, str]] = {
     "defaults": {},
@@ -44,6 +49,7 @@ COMBINATIONS: Mapping[str, Mapping[str, str]] = {
         "BackendEndpointArns": "arn:aws:sagemaker:us-east-1:000000000000:endpoint/theirs,"
         "arn:aws:sagemaker:us-east-1:000000000000:inference-component/part"
     },
+    "inputs in other buckets": {"InputPrefixes": "theirs/in/,others/data/year/", "JobTimeout": "300"},
     "two variants, captured": {
         "ContainerImage": IMAGE,
         "ContainerChallengerImage": f"{IMAGE.partition(':')[0]}@sha256:{'a' * 64}",

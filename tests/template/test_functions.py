@@ -1,5 +1,7 @@
 """What functions are deployed as: handlers, variables, permissions, versions."""
 
+import json
+import re
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
@@ -29,9 +31,11 @@ FUNCTIONS = [
     for logical_id, resource in source()["Resources"].items()
     if resource["Type"] == "AWS::Serverless::Function"
 ]
+# Everything that can be switched on at once, functions under a condition included.
+WHOLE = COMBINATIONS["container with a queue"]
 AUTHORIZER = "AuthorizerFunction"
-# The gateway calls these, and they get new versions step by step. The others are called by CodeDeploy and by log
-# subscriptions: there is no traffic to move, and what fails is done again.
+# The gateway calls these, and they get new versions step by step. The others are called by CodeDeploy, log
+# subscriptions, queues, streams and schedules: there is no traffic to move, and what fails is done again.
 BEHIND_GATEWAY = [
     logical_id
     for logical_id in FUNCTIONS
@@ -68,8 +72,15 @@ def test_the_handler_exists_and_every_folder_of_a_function_is_deployed(function:
     assert deployed == {path.parent.name for path in (ROOT / "functions").glob("*/handler.py")}
 
 
-@pytest.mark.parametrize("combination", ["defaults", "container"])
-@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize(
+    ("function", "combination"),
+    [
+        (function, combination)
+        for function in FUNCTIONS
+        for combination in ("defaults", "container with a queue")
+        if combination != "defaults" or "Condition" not in source()["Resources"][function]
+    ],
+)
 def test_the_template_sets_what_the_function_reads(function: str, combination: str) -> None:
     spec = load_stack(TEMPLATE, parameters=COMBINATIONS[combination]).functions[function]
     settings = settings_of(spec.handler)
@@ -82,7 +93,7 @@ def test_the_template_sets_what_the_function_reads(function: str, combination: s
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_every_function_has_its_own_role_tracing_and_a_log_group_that_ends(function: str) -> None:
-    resources = resolved()
+    resources = resolved(WHOLE)
     properties = resources[function].properties
     roles = [other.properties["Role"] for other in of_type(resources, "AWS::Lambda::Function").values()]
     assert roles.count(properties["Role"]) == 1
@@ -122,7 +133,32 @@ def test_every_route_may_call_its_function() -> None:
     wanted.add((_called(authorizer["x-amazon-apigateway-authorizer"]["authorizerUri"]), "authorizers/*"))
     assert wanted == allowed
     assert (resources["PredictFunctionAliaslive"].ref, "*/*/iam/*") in wanted
-    assert len(wanted) > 35
+    assert (resources["ApiFunctionAliaslive"].ref, "*/*/iam/v1/jobs/*") in wanted
+    assert len(wanted) > 60
+
+
+def test_policies_are_within_the_limits_of_lambda_and_iam() -> None:
+    """Sources: AWS Lambda Developer Guide, "Lambda quotas"; IAM User Guide, "IAM and AWS STS quotas"."""
+    inputs = f"{'b' * 60}/{'p' * 20}/,{'c' * 40}/data/"
+    resources = resolved({**WHOLE, **COMBINATIONS["endpoints of others"], "InputPrefixes": inputs})
+    of_functions: dict[str, int] = {}
+    for name, permission in of_type(resources, "AWS::Lambda::Permission").items():
+        given = permission.properties
+        # As Lambda keeps it, for a stack with a long name.
+        statement = {
+            "Sid": f"{'s' * 47}-{name}-{'x' * 12}",
+            "Effect": "Allow",
+            "Principal": {"Service": given["Principal"]},
+            "Action": given["Action"],
+            "Resource": f"arn:aws:lambda:ap-southeast-1:000000000000:function:{'f' * 64}:live",
+            "Condition": {"ArnLike": {"AWS:SourceArn": given["SourceArn"]}},
+        }
+        function = given["FunctionName"]
+        of_functions[function] = of_functions.get(function, 100) + len(json.dumps(statement)) + 1
+    assert max(of_functions.values()) < 20 * 1024
+    for name, role in of_type(resources, "AWS::IAM::Role").items():
+        policies = role.properties.get("Policies", [])
+        assert sum(len(json.dumps(policy["PolicyDocument"])) for policy in policies) < 10_240, name
 
 
 def _called(uri: str) -> str:
@@ -143,15 +179,50 @@ def test_every_route_asks_who_calls_but_those_that_tell_nothing() -> None:
     }
     open_to_all = {path for path, schemes in needed.items() if schemes == [("NONE",)]}
     assert open_to_all == {"/health", "/ready", "/openapi.json", "/docs", "/docs/{asset}"}
-    assert {path for path, schemes in needed.items() if schemes == [("AWS_IAM",)]} == {"/iam/{proxy+}"}
-    asked = [path for path, schemes in needed.items() if schemes == [("Credential",)]]
-    assert len(asked) == len(needed) - 6
+    signed = {path for path, schemes in needed.items() if schemes == [("AWS_IAM",)]}
+    assert signed == {path for path in needed if path.startswith("/iam/")}
+    asked = {path for path, schemes in needed.items() if schemes == [("Credential",)]}
+    assert asked == needed.keys() - open_to_all - signed
+
+
+def test_signed_requests_reach_the_function_that_has_the_route() -> None:
+    paths = resolved()["HttpApi"].properties["Body"]["paths"]
+    functions = {
+        (verb, path): _called(operation["x-amazon-apigateway-integration"]["uri"])
+        for path, operations in paths.items()
+        for verb, operation in operations.items()
+    }
+    signed = {(verb, path): function for (verb, path), function in functions.items() if path.startswith("/iam/")}
+    others = {place: function for place, function in functions.items() if place not in signed}
+    by_segments = sorted(signed.items(), key=lambda item: (-item[0][1].count("/"), "+" in item[0][1]))
+    for (verb, path), function in others.items():
+        area = path.split("/")[-1] if path.endswith("/batches") else path.split("/")[2:3]
+        if area == "batches" or area in (["jobs"], ["uploads"], ["webhooks"]) or "/predict" in path:
+            # The gateway takes the most specific route: an exact one before one that ends in {proxy+}.
+            (_, taken) = next(item for item in by_segments if _takes(item[0], verb, f"/iam{path}"))
+            assert taken == function, f"{verb} /iam{path}"
+
+
+def _takes(place: tuple[str, str], verb: str, path: str) -> bool:
+    pattern = "/".join(
+        ".+" if segment.endswith("+}") else "[^/]+" if segment.startswith("{") else re.escape(segment)
+        for segment in place[1].split("/")
+    )
+    return place[0] in {verb, ANY_METHOD} and re.fullmatch(pattern, path) is not None
 
 
 def test_only_functions_behind_the_gateway_have_an_alias() -> None:
     resources = translated()["Resources"]
     assert {name for name in FUNCTIONS if f"{name}Aliaslive" in resources} == set(BEHIND_GATEWAY)
-    assert set(FUNCTIONS) - set(BEHIND_GATEWAY) == {"ReleaseCheckFunction", "TelemetryFunction"}
+    assert set(FUNCTIONS) - set(BEHIND_GATEWAY) == {
+        "ReleaseCheckFunction",
+        "TelemetryFunction",
+        "JobWorkerFunction",
+        "JobSweeperFunction",
+        "AsyncResultFunction",
+        "BatchRunnerFunction",
+        "WebhookSenderFunction",
+    }
 
 
 @pytest.mark.parametrize("function", BEHIND_GATEWAY)
@@ -229,6 +300,10 @@ def test_a_parameter_makes_a_new_version_if_it_changes_the_function_and_only_the
         "AuthorizerCacheSeconds": {"AuthorizerCacheSeconds": "9"},
         "AuditRetentionDays": {"AuditRetentionDays": "9"},
         "Prices": {"Prices": PRICES},
+        "InputPrefixes": {"InputPrefixes": "theirs/in/,others/"},
+        "JobTimeout": {"JobTimeout": "60"},
+        "JobMemory": {"JobMemory": "4096"},
+        "JobConcurrency": {"JobConcurrency": "20"},
     }
     for name, change in changes.items():
         after = resolved(change)
@@ -249,11 +324,18 @@ def test_a_version_is_described_within_lambdas_limit_whatever_the_parameters_say
         "JwtTenantClaim": "c" * 32,
         "IdempotencyHours": "168",
         "PredictMemory": "10240",
+        "PredictSnapStart": "false",
         "ContainerImage": IMAGE,
+        "ContainerInstanceType": "ml.p4d.24xlarge",
+        "ContainerConcurrencyTarget": "1000",
         "Prices": PRICES,
     }
     assert len(PRICES) == 128
     assert _description(resolved(longest), function)  # of 256 characters at most
+    # These two may have 130 together.
+    inputs = f"{'b' * 60}/{'p' * 20}/,{'c' * 40}/data/"
+    assert len(inputs) == 129
+    assert _description(resolved({**longest, "Prices": "", "InputPrefixes": inputs}), function)
     for name in ("AwsEndpointUrl", "JwtIssuer", "JwtAudience", "JwtTenantClaim"):
         with pytest.raises(TemplateError, match=name):
             load_stack(TEMPLATE, parameters=longest | {name: longest[name] + "x"})
@@ -271,7 +353,7 @@ def test_prices_of_a_stack_reach_what_reckons_by_them(function: str) -> None:
 
 
 def test_what_telemetry_cannot_write_waits_in_a_queue() -> None:
-    resources = resolved()
+    resources = resolved(WHOLE)
     queue = resources["TelemetryFailures"]
     arn = f"arn:aws:sqs:us-east-1:000000000000:{queue.name}"
     telemetry = resources["TelemetryFunction"].properties
@@ -282,8 +364,22 @@ def test_what_telemetry_cannot_write_waits_in_a_queue() -> None:
     assert [listed(found["Resource"]) for found in sends] == [[arn]]
     # Each line that says who did what reaches it, and nothing reads its own.
     filters = of_type(resources, "AWS::Logs::SubscriptionFilter").values()
-    groups = {"AuthorizerLogGroup", "PredictLogGroup", "ApiFunctionLogGroup", "AdminFunctionLogGroup"}
+    groups = {
+        "AuthorizerLogGroup",
+        "PredictLogGroup",
+        "ApiFunctionLogGroup",
+        "AdminFunctionLogGroup",
+        "JobWorkerLogGroup",
+        "AsyncResultLogGroup",
+        "BatchRunnerLogGroup",
+    }
     assert {found.properties["LogGroupName"] for found in filters} == {resources[name].ref for name in groups}
+    may_call = {
+        permission.properties["SourceArn"].split(":log-group:")[1].removesuffix(":*")
+        for permission in of_type(resources, "AWS::Lambda::Permission").values()
+        if permission.properties["Principal"] == "logs.amazonaws.com"
+    }
+    assert may_call == {resources[name].ref for name in groups}
 
 
 def _version_parts(function: ResolvedResource) -> dict[str, Any]:

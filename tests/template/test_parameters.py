@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from infra.local.template import load_stack
-from tests.template.support import KEPT, NESTED, ROOT, TEMPLATE, references, source
+from tests.template.support import KEPT, NESTED, ROOT, SECRETS, TEMPLATE, references, source
 
 EVERY = pytest.mark.parametrize("path", [TEMPLATE, *NESTED], ids=lambda path: path.name)
 
@@ -53,7 +53,10 @@ def test_outputs_tell_where_everything_is() -> None:
     domain = {"DomainName": "models.example.com", "DomainHostedZoneId": "Z1"}
     always = {"ApiUrl", "PredictFunctionAlias", "DashboardUrl", "AlarmTopic"}
     # Whatever outlives the stack: who is rid of the stack must know what is left.
-    always |= {f"{name}Name" for name in KEPT} | {"KeyPepperArn"}
+    always |= {f"{name}Name" for name in KEPT} | {f"{name}Arn" for name in SECRETS}
+    # What the command line works with.
+    always |= {"JobsTableName", "JobsQueueUrl", "JobsDeadLettersUrl", "BatchQueueUrl", "BatchDeadLettersUrl"}
+    always |= {"WebhooksDeadLettersArn"}
     assert load_stack(TEMPLATE).outputs.keys() == always
     outputs = load_stack(TEMPLATE, parameters=image | domain).outputs
     assert outputs.keys() == always | {"EndpointName", "DomainUrl", "DomainTarget"}

@@ -1,5 +1,7 @@
-"""Tables, buckets and the secret: what the code asks of them, what keeps them, and what ends with the stack."""
+"""Tables, buckets and secrets: what the code asks of them, what keeps them, and what ends with the stack."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from time import time
 from types import ModuleType
@@ -10,11 +12,14 @@ import pytest
 from botocore.session import Session
 
 from shared.adapters import (
+    delivery_items,
     dynamodb_answers,
     dynamodb_audit,
+    dynamodb_deliveries,
     dynamodb_endpoints,
     dynamodb_features,
     dynamodb_guards,
+    dynamodb_job_lists,
     dynamodb_jobs,
     dynamodb_keys,
     dynamodb_limits,
@@ -22,13 +27,16 @@ from shared.adapters import (
     dynamodb_tenants,
     dynamodb_traffic,
     dynamodb_usage,
+    dynamodb_webhooks,
     idempotency_records,
+    job_items,
     s3_anchors,
     s3_answers,
 )
 from shared.adapters.aws import client
 from shared.adapters.dynamodb_answers import DynamoDBAnswers
 from shared.adapters.dynamodb_audit import DynamoDBAuditLedger
+from shared.adapters.dynamodb_deliveries import DynamoDBDeliveries
 from shared.adapters.dynamodb_features import DynamoDBFeatures
 from shared.adapters.dynamodb_guards import DynamoDBGuards
 from shared.adapters.dynamodb_jobs import DynamoDBJobs
@@ -37,32 +45,50 @@ from shared.adapters.dynamodb_limits import DynamoDBLimits
 from shared.adapters.idempotency import PowertoolsIdempotency
 from shared.domain.answer_key import answer_key
 from shared.domain.audit import genesis, seal
+from shared.domain.batches import DROPS, OUT, WORK
 from shared.domain.endpoint.target import KeptAnswer
 from shared.domain.features import EntityKey, FeatureRecord
 from shared.domain.idempotency import IdempotencyScope, StoredAnswer
-from shared.domain.jobs import KEPT_S, Job, new_job_id
+from shared.domain.jobs import KEPT_S, START_WITHIN_S, Job, JobProblem, JobRequest, new_job_id
 from shared.domain.ports import ApiKey
+from shared.domain.uploads import KEPT_S as UPLOADS_KEPT_S
+from shared.domain.uploads import upload_key
+from shared.domain.webhooks import Delivery, new_delivery_id
 from tests.adapters.samples import unique
 from tests.conftest import LocalAws
 from tests.functions.support import CALLER, published
-from tests.template.support import BUCKETS, ENDING_TABLES, KEPT, KEPT_TABLES, listed, of_type, resolved, source
+from tests.template.support import (
+    BUCKETS,
+    ENDING_TABLES,
+    KEPT,
+    KEPT_TABLES,
+    SECRETS,
+    listed,
+    of_type,
+    resolved,
+    source,
+)
 
-# Each table: the module that names its keys, and these, the partition key first.
-TABLES: dict[str, tuple[ModuleType, list[str]]] = {
-    "KeysTable": (dynamodb_keys, ["key_id"]),
-    "ModelsTable": (dynamodb_models, ["model", "version"]),
-    "TenantsTable": (dynamodb_tenants, ["kind", "name"]),
-    "EndpointsTable": (dynamodb_endpoints, ["endpoint", "revision"]),
-    "FeaturesTable": (dynamodb_features, ["id"]),
-    "TrafficTable": (dynamodb_traffic, ["endpoint", "period"]),
-    "UsageTable": (dynamodb_usage, ["tenant", "period"]),
-    "AuditTable": (dynamodb_audit, ["shard", "seq"]),
-    "LimitsTable": (dynamodb_limits, ["bucket"]),
-    "IdempotencyTable": (idempotency_records, ["id"]),
-    "GuardsTable": (dynamodb_guards, ["endpoint"]),
-    "AnswersTable": (dynamodb_answers, ["id"]),
-    "JobsTable": (dynamodb_jobs, ["job_id"]),
+# Each table: its keys, the partition key first, and the modules that name them.
+TABLES: dict[str, tuple[list[str], list[ModuleType]]] = {
+    "KeysTable": (["key_id"], [dynamodb_keys]),
+    "ModelsTable": (["model", "version"], [dynamodb_models]),
+    "TenantsTable": (["kind", "name"], [dynamodb_tenants]),
+    "EndpointsTable": (["endpoint", "revision"], [dynamodb_endpoints]),
+    "FeaturesTable": (["id"], [dynamodb_features]),
+    "TrafficTable": (["endpoint", "period"], [dynamodb_traffic]),
+    "UsageTable": (["tenant", "period"], [dynamodb_usage]),
+    "AuditTable": (["shard", "seq"], [dynamodb_audit]),
+    "LimitsTable": (["bucket"], [dynamodb_limits]),
+    "IdempotencyTable": (["id"], [idempotency_records]),
+    "GuardsTable": (["endpoint"], [dynamodb_guards]),
+    "AnswersTable": (["id"], [dynamodb_answers]),
+    "JobsTable": (["job_id"], [dynamodb_jobs, dynamodb_job_lists, job_items]),
+    "WebhooksTable": (["tenant", "webhook_id"], [dynamodb_webhooks]),
+    "DeliveriesTable": (["webhook_id", "delivery_id"], [dynamodb_deliveries, delivery_items]),
 }
+# How an attribute of a type is written: in full, or by the function of `job_items` for it.
+WRITTEN = {"S": r'(\{"S": |text\()', "N": r'(\{"N": |number\()'}
 ENDS_BY = {
     "KeysTable": "expires_at",
     "AuditTable": "expires_at",
@@ -72,6 +98,7 @@ ENDS_BY = {
     "GuardsTable": "expires_at",
     "AnswersTable": "expires_at",
     "JobsTable": "expires_at",
+    "DeliveriesTable": "expires_at",
 }
 
 
@@ -79,17 +106,48 @@ def test_every_table_has_the_keys_that_its_adapter_names() -> None:
     tables = of_type(resolved(), "AWS::DynamoDB::Table")
     assert tables.keys() == TABLES.keys() == KEPT_TABLES | ENDING_TABLES
     for name, table in tables.items():
-        module, keys = TABLES[name]
+        keys, modules = TABLES[name]
         schema = [(key["AttributeName"], key["KeyType"]) for key in table.properties["KeySchema"]]
         assert schema == list(zip(keys, ["HASH", "RANGE"], strict=False))
         types = {item["AttributeName"]: item["AttributeType"] for item in table.properties["AttributeDefinitions"]}
-        code = Path(str(module.__file__)).read_text()
+        code = "".join(Path(str(module.__file__)).read_text() for module in modules)
         for attribute, type_ in types.items():
-            assert f'"{attribute}": {{"{type_}": ' in code, f"{name}: {attribute}"
+            assert re.search(f'"{attribute}": {WRITTEN[type_]}', code), f"{name}: {attribute}"
         # An index is there where an adapter names one, and nowhere else: it is paid for with each write.
         assert ("IndexName" in code) == ("GlobalSecondaryIndexes" in table.properties)
         for index in table.properties.get("GlobalSecondaryIndexes", []):
-            assert f'_INDEX = "{index["IndexName"]}"' in code
+            assert re.search(f'(_INDEX = |IndexName=)"{index["IndexName"]}"', code)
+
+
+def test_the_indexes_of_jobs_hold_what_is_read_from_them() -> None:
+    now = 1_763_700_000.5
+    job = Job(
+        new_job_id(now),
+        "batch",
+        "acme",
+        "key",
+        "pair",
+        JobRequest(None, {}),
+        now,
+        now,
+        int(now),
+        "request",
+        state="failed",
+        rows_total=7,
+        rows_done=5,
+        finished_at=now,
+        problem=JobProblem("job_crashed", "Crashed", "It did.", ()),
+    )
+    indexes = {index["IndexName"]: index for index in resolved()["JobsTable"].properties["GlobalSecondaryIndexes"]}
+    for found in (job, replace(job, state="queued", finished_at=None, problem=None, rows_total=None)):
+        item = job_items.item_of(found)
+        held = {"tenant", "job_id", *indexes["by_tenant"]["Projection"]["NonKeyAttributes"]}
+        shown = {name: value for name, value in item.items() if name in held}
+        assert job_items.summary_of(shown) == job_items.summary_of(item)
+        # What lists are filtered by: TTL deletes late.
+        assert {"expires_at", "state", "kind", "model"} <= shown.keys()
+    # The sweep reads the items themselves, and how long they are overdue from the key.
+    assert indexes["unfinished"]["Projection"] == {"ProjectionType": "KEYS_ONLY"}
 
 
 @pytest.fixture
@@ -116,8 +174,11 @@ def written(local_aws: LocalAws, aws_session: Session) -> dict[str, list[dict[st
     assert answers.lease(key, 9)
     assert answers.put(key, KeptAnswer({"y": np.ones((1, 1), np.float32)}, "main", "function", time()), 9)
     now = int(time())
-    job = Job(new_job_id(), "acme", "pair", 1, "main", "queue", 1, now, now + KEPT_S, {"inference_id": "1"})
+    request = JobRequest(None, {}, inline=b"{}")
+    job = Job(new_job_id(), "prediction", "acme", "key", "pair", request, now, now, now + KEPT_S, "request")
     DynamoDBJobs(dynamodb, names["JobsTable"]).add(job)
+    delivery = Delivery(new_delivery_id(now), unique("webhook"), "acme", "webhook.test", b"{}", now, now + KEPT_S)
+    DynamoDBDeliveries(dynamodb, names["DeliveriesTable"]).add(delivery)
     shard, batch = unique("shard"), unique("batch")
     segment = seal(shard, genesis(shard), batch, [b"{}"], "2026-11-21T00:00:00Z", "2026-11-21T00:00:00Z")
     DynamoDBAuditLedger(dynamodb, names["AuditTable"], names["UsageTable"], names["TrafficTable"]).append(
@@ -156,7 +217,7 @@ def test_the_stack_never_deletes_what_cannot_be_made_again() -> None:
         for logical_id, resource in source()["Resources"].items()
         if resource["Type"] in {"AWS::DynamoDB::Table", "AWS::S3::Bucket", "AWS::SecretsManager::Secret"}
     }
-    assert stores.keys() == KEPT | ENDING_TABLES | {"KeyPepper"}
+    assert stores.keys() == KEPT | ENDING_TABLES | SECRETS
     kept = {
         logical_id
         for logical_id, resource in stores.items()
@@ -209,11 +270,31 @@ def test_packages_stay_and_captured_requests_end() -> None:
 def test_kept_answers_end_after_their_records_do() -> None:
     rules = resolved()["DataBucket"].properties["LifecycleConfiguration"]["Rules"]
     ends = {rule["Prefix"]: rule for rule in rules if "ExpirationInDays" in rule}
-    assert ends.keys() == {s3_answers.PREFIX, "async/"}
+    assert ends.keys() == {s3_answers.PREFIX, "async/", "jobs/", "uploads/", "batch/", WORK}
     assert ends["async/"]["ExpirationInDays"] * 86_400 > KEPT_S
     rule = ends[s3_answers.PREFIX]
     longest = source()["Parameters"]["IdempotencyHours"]["MaxValue"]
     assert rule["ExpirationInDays"] * 24 > longest
+
+
+def test_what_jobs_read_and_leave_ends_after_they_do() -> None:
+    rules = resolved()["DataBucket"].properties["LifecycleConfiguration"]["Rules"]
+    kept_s = {rule["Prefix"]: rule["ExpirationInDays"] * 86_400 for rule in rules if "ExpirationInDays" in rule}
+    assert kept_s["jobs/"] > KEPT_S
+    # Named on its last day, by a job that begins as late as it may.
+    assert upload_key("acme", "1").startswith("uploads/")
+    assert kept_s["uploads/"] > UPLOADS_KEPT_S + START_WITHIN_S
+    assert {prefix.partition("/")[0] for prefix in (DROPS, WORK, OUT)} == {"batch"}
+    assert kept_s["batch/"] == 30 * 86_400
+    # A run goes on with its parts for as long as it can be made again.
+    assert KEPT_S < kept_s[WORK] < kept_s["batch/"]
+    # What is replaced or deleted goes soon, but not under the hands of a job that reads it.
+    (replaced,) = [rule["NoncurrentVersionExpiration"] for rule in rules if "NoncurrentVersionExpiration" in rule]
+    assert replaced == {"NoncurrentDays": 3}
+    assert replaced["NoncurrentDays"] * 86_400 > START_WITHIN_S
+    assert [rule["AbortIncompleteMultipartUpload"] for rule in rules if "AbortIncompleteMultipartUpload" in rule] == [
+        {"DaysAfterInitiation": 1}
+    ]
 
 
 def test_anchors_can_be_neither_changed_nor_deleted_for_as_long_as_is_asked() -> None:
@@ -226,7 +307,8 @@ def test_anchors_can_be_neither_changed_nor_deleted_for_as_long_as_is_asked() ->
     assert 'PREFIX = "anchors/"' in Path(str(s3_anchors.__file__)).read_text()
 
 
-def test_the_pepper_is_made_by_aws_and_by_nobody_else() -> None:
-    secret = resolved()["KeyPepper"].properties
+@pytest.mark.parametrize("logical_id", sorted(SECRETS))
+def test_a_secret_is_made_by_aws_and_by_nobody_else(logical_id: str) -> None:
+    secret = resolved()[logical_id].properties
     assert secret["GenerateSecretString"]["PasswordLength"] >= 43  # letters and digits: 256 bits
     assert "SecretString" not in secret

@@ -81,13 +81,16 @@ class SageMakerAsyncBackend:
             self._objects.remove(invocation.input_location, read.location if read else None)
         return self._outputs(read, version, invocation, sent.rows, context.request_id)
 
-    def submit(self, version: ModelVersion, inputs: Tensors, context: InferenceContext) -> AsyncInvocation:
+    def submit(
+        self, version: ModelVersion, inputs: Tensors, context: InferenceContext, reference: str | None = None
+    ) -> AsyncInvocation:
         """Hand the prediction to SageMaker's queue, with `context.deadline_ms` as the time for all of it.
 
-        Raises PayloadTooLarge over `max_request_bytes`, BackendUnavailable, BackendTimeout, BackendError.
+        `reference` is the invocation's InferenceId, which notices tell; without one it is made up. Raises
+        PayloadTooLarge over `max_request_bytes`, BackendUnavailable, BackendTimeout, BackendError.
         """
         deadline = self._clock() + context.deadline_ms / 1000
-        return self._submit(version, self._encode(version, inputs, context), context, deadline)
+        return self._submit(version, self._encode(version, inputs, context), context, deadline, reference)
 
     def result(
         self, version: ModelVersion, invocation: AsyncInvocation, rows: int | None, *, request_id: str = ""
@@ -101,9 +104,11 @@ class SageMakerAsyncBackend:
             found = self._look(invocation, self._options.timeouts_s[-1])
         return None if found is None else self._outputs(found, version, invocation, rows, request_id)
 
-    def hand_in(self, version: ModelVersion, inputs: Tensors, context: InferenceContext) -> Mapping[str, str]:
+    def hand_in(
+        self, version: ModelVersion, inputs: Tensors, context: InferenceContext, reference: str
+    ) -> Mapping[str, str]:
         """Implements `shared.domain.ports.AsyncBackend`: `submit`, with the invocation as texts."""
-        made = asdict(self.submit(version, inputs, context))
+        made = asdict(self.submit(version, inputs, context, reference))
         return {name: value for name, value in made.items() if value is not None}
 
     def fetch(self, version: ModelVersion, ticket: Mapping[str, str], rows: int | None) -> Tensors | SluiceError | None:
@@ -136,7 +141,14 @@ class SageMakerAsyncBackend:
     def _encode(self, version: ModelVersion, inputs: Tensors, context: InferenceContext) -> Sent:
         return encode(version, inputs, context, self._options.max_request_bytes)
 
-    def _submit(self, version: ModelVersion, sent: Sent, context: InferenceContext, deadline: float) -> AsyncInvocation:
+    def _submit(
+        self,
+        version: ModelVersion,
+        sent: Sent,
+        context: InferenceContext,
+        deadline: float,
+        reference: str | None = None,
+    ) -> AsyncInvocation:
         left_s = self._left(deadline)
         client = self._runtime.get(left_s)
         location: str | None = None
@@ -146,8 +158,10 @@ class SageMakerAsyncBackend:
             else:
                 location = self._objects.put(sent, context.tenant, left_s)
                 body = {"InputLocation": location}
+            # Names of answers may be made of it, and a request's id can be a caller's: theirs must not meet.
+            named = reference or secrets.token_hex(16)
             try:
-                return self._invoke(client, version, sent, context, deadline, body)
+                return self._invoke(client, version, sent, context, deadline, {**body, "InferenceId": named})
             except BaseException:
                 self._objects.remove(location)
                 raise
@@ -162,14 +176,11 @@ class SageMakerAsyncBackend:
         body: dict[str, Any],
     ) -> AsyncInvocation:
         left_s = self._left(deadline)
-        # Names of answers may be made of it, and a request's id can be a caller's: theirs must not meet.
-        inference_id = secrets.token_hex(16)
         arguments = {
             "EndpointName": self._options.endpoint,
             "ContentType": sent.content_type,
             "Accept": SAGEMAKER_BINARY,
             "CustomAttributes": attributes_of(version, context.within(int(left_s * 1000))),
-            "InferenceId": inference_id,
             "RequestTTLSeconds": min(max(ceil(left_s), MIN_TTL_S), self._options.request_ttl_s),
             "InvocationTimeoutSeconds": min(ceil(left_s), self._options.invocation_timeout_s),
             **body,
@@ -179,7 +190,10 @@ class SageMakerAsyncBackend:
         except ClientError as error:
             raise from_client_error(error, version) from error
         return AsyncInvocation(
-            answer["OutputLocation"], answer.get("FailureLocation") or None, inference_id, body.get("InputLocation")
+            answer["OutputLocation"],
+            answer.get("FailureLocation") or None,
+            body["InferenceId"],
+            body.get("InputLocation"),
         )
 
     def _again(self, call: Callable[[], Any]) -> Any:

@@ -1,0 +1,48 @@
+"""Composition root of the job worker."""
+
+from collections.abc import Mapping
+from functools import partial
+
+from botocore.session import Session
+
+from functions.job_worker.settings import Settings
+from functions.job_worker.worker import Worker
+from shared.adapters.aws import client
+from shared.adapters.aws_calls import AwsCalls
+from shared.adapters.sqs_messages import SqsMessages
+from shared.bootstrap.data_plane import data_plane
+from shared.bootstrap.job_lines import JobLines
+from shared.bootstrap.job_running import job_running, stores_on_aws
+from shared.bootstrap.settings import Clients
+from shared.domain.settings import load
+from shared.web.logs import configure
+
+
+def build(environ: Mapping[str, str]) -> Worker:
+    """The handler for an environment; SettingsError names what is wrong with it."""
+    settings = load(Settings, environ)
+    log = configure(settings.service, settings.log_level)
+    session, calls = Session(), AwsCalls()
+    calls.watch(session)
+    clients = Clients.patient(settings, session)
+    lines = JobLines(settings, calls, log)
+    running = job_running(data_plane(settings, session, clients), stores_on_aws(settings, session, clients), lines)
+    messages = SqsMessages(
+        partial(
+            client,
+            "sqs",
+            session=session,
+            connect_timeout=settings.connect_timeout_s,
+            read_timeout=settings.read_timeout_s,
+        ),
+        settings.jobs_queue_url,
+        settings.jobs_dead_letters_url,
+    )
+    return Worker(
+        running.run,
+        running.hold,
+        messages,
+        lines.begin,
+        reserve_ms=settings.job_reserve_ms,
+        least_ms=settings.job_least_ms,
+    )
