@@ -17,7 +17,7 @@ from infra.cli.tables import print_table
 from infra.cli.uploads import FileArgument
 from shared.domain.batch_formats import file_type
 from shared.domain.batches import DEFAULT_ERROR_SHARE
-from shared.domain.errors import UnsupportedMediaType
+from shared.domain.errors import TooManyErrors, UnsupportedMediaType
 
 GROUP_HELP: Final = "Batches: files of many rows."
 RUN_HELP: Final = help_text(
@@ -52,6 +52,8 @@ def run(
     """Run a batch; with `--json` the job's document is printed."""
     target = _target(file, output)
     api = Api.find(url, key)
+    if wait:
+        _clear(target)
     job = _start(api, model, file, version, max_error_share)
     job_id = str(job["job_id"])
     if not wait:
@@ -84,6 +86,20 @@ def _target(file: Path, output: Path | None) -> Path:
     return target
 
 
+def _manifest(target: Path) -> Path:
+    return target.with_name(f"{target.name}.manifest.json")
+
+
+def _errors(target: Path) -> Path:
+    return target.with_name(f"{target.name}.errors.jsonl")
+
+
+def _clear(target: Path) -> None:
+    """Remove what an earlier run has left there: it must not be taken for what comes of this one."""
+    for path in (target, _manifest(target), _errors(target)):
+        path.unlink(missing_ok=True)
+
+
 def _start(api: Api, model: str, file: Path, version: str | None, max_error_share: float) -> Job:
     from infra.cli.transfers import upload
 
@@ -100,11 +116,11 @@ def _fetched(api: Api, job: Job, target: Path) -> Mapping[str, Any] | None:
     """The manifest, None where there is none; it lies beside the output, which is held against its checksum."""
     if not (job.get("batch") or {}).get("manifest"):
         return None
-    path = target.with_name(f"{target.name}.manifest.json")
+    path = _manifest(target)
     _download(api, job, "manifest", path)
     manifest: Mapping[str, Any] = json.loads(path.read_bytes())
     if manifest.get("errors_uri"):
-        _download(api, job, "errors", target.with_name(f"{target.name}.errors.jsonl"))
+        _download(api, job, "errors", _errors(target))
     if job["state"] == "succeeded":
         fetch_result(api, job, target)
         if _sha256(target) != manifest["output"]["sha256"]:
@@ -154,11 +170,15 @@ def _show(job: Job, manifest: Mapping[str, Any] | None, target: Path) -> None:
         facts["wrong rows"] = f"{manifest['rows']['failed']:,}"
         if manifest["output"] is not None:
             facts["output"] = f"{target} ({size_text(manifest['output']['size'])})"
-        facts["manifest"] = f"{target}.manifest.json"
+        facts["manifest"] = _manifest(target)
+        if manifest.get("errors_uri"):
+            facts["all wrong rows"] = _errors(target)
     print_table(("", ""), [[name, value] for name, value in facts.items() if value is not None])
     for error in (manifest or {}).get("errors", ())[:_SHOWN_ERRORS]:
-        said = f"row {error['row']}: {error['code']}: {error['pointer']} {error['detail']}"
-        messages.print(plain(said), markup=False, soft_wrap=True)
+        said = (f"row {error['row']}:", f"{error['code']}:", error["pointer"], error["detail"])
+        messages.print(plain(" ".join(part for part in said if part)), markup=False, soft_wrap=True)
+    if (job.get("problem") or {}).get("code") == TooManyErrors.code:
+        messages.print("`--max-error-share` says which share of the rows may be wrong.", style="dim", soft_wrap=True)
 
 
 def _seconds(job: Job) -> float | None:

@@ -17,7 +17,7 @@ HELP = help_text(
     "and the answer goes to standard output; for a queue it is a message. A rule that waits for events gets the one "
     "of --event. What is disabled fires, too. The exit code is 1 if a function failed.",
     "sluice trigger JobSweeperFunctionSweep",
-    "sluice trigger BatchStarted --event event.json",
+    "sluice trigger BatchRunnerFunctionDropped --event tests/events/batch_runner.json",
 )
 # No function runs longer than 15 minutes; it may have to wait for a free environment first.
 _TIMEOUT_S: Final = 16 * 60.0

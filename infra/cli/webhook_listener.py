@@ -1,9 +1,11 @@
 """`sluice webhooks listen`: a receiver on this machine that verifies events and prints them."""
 
 import json
+import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
@@ -89,12 +91,27 @@ def listening(
             _serve(server, listener, address)
             return
         found = api()
-        made = create(found, address, events, "sluice webhooks listen")
-        listener.secret = secret_of(made["secret"])
-        try:
-            _serve(server, listener, address)
-        finally:
-            found.delete("v1", "webhooks", made["webhook_id"])
+        with _ended_like_ctrl_c():
+            made = create(found, address, events, "sluice webhooks listen")
+            listener.secret = secret_of(made["secret"])
+            try:
+                _serve(server, listener, address)
+            finally:
+                found.delete("v1", "webhooks", made["webhook_id"])
+
+
+@contextmanager
+def _ended_like_ctrl_c() -> Iterator[None]:
+    """Whoever ends the process or closes its terminal means the same as Ctrl-C: no webhook may stay behind."""
+    if threading.current_thread() is not threading.main_thread():  # which signals are for
+        yield
+        return
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _given(text: str) -> bytes:

@@ -108,8 +108,10 @@ def test_an_output_with_other_bytes_is_no_result(cli: Cli, server: Server, file:
 def test_a_failed_run_is_a_failure_with_its_manifest(cli: Cli, server: Server, file: Path) -> None:
     problem = JobProblem("too_many_errors", "Too many wrong rows", "2 of 2 rows are wrong")
     serve(server, replace(DONE, state="failed", result=None, problem=problem), {**manifest(), "output": None})
+    file.with_name("rows.predictions.csv").write_text("of an earlier run")
     result = cli("batch", "run", "tumor", str(file))
     assert (result.exit_code, "Too many wrong rows" in result.stderr) == (1, True)
+    assert "--max-error-share" in result.stderr
     assert file.with_name("rows.predictions.csv.manifest.json").exists()
     assert not file.with_name("rows.predictions.csv").exists()
 

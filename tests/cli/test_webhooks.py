@@ -188,3 +188,20 @@ def test_a_listener_without_a_secret_has_a_webhook_of_its_own(cli: Cli, server: 
     assert result.exit_code == 1
     assert "10 webhooks" in result.stderr
     assert cli("webhooks", "listen", "--port", "0", "--secret", "nonsense!").exit_code == 2
+
+
+def test_a_listener_that_is_ended_takes_its_webhook_along(down: Cli, server: Server) -> None:
+    server.on("POST /v1/webhooks", {"webhook_id": WEBHOOK, "secret": SECRET}, 201)
+    server.on(f"DELETE {PATH}", {})
+    command = [sys.executable, "-m", "infra.cli.main", "webhooks", "listen", "--port", "0"]
+    command += ["--url", server.url, "--key", "k"]
+    environment = {**os.environ, "SLUICE_HOME": str(down.home.folder)}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            assert "Listening" in process.stderr.readline()
+            process.terminate()
+            process.wait(30)
+        finally:
+            process.kill()
+    assert [request.path for request in server.requests if request.method == "DELETE"] == [PATH]
