@@ -28,6 +28,8 @@ def examples(signature: Signature, instance: Any) -> Examples:
     if len(json.dumps(instance)) > _MAX_DERIVED:
         return found
     values = _values(signature, instance)
+    if any(spec.name not in values for spec in signature.required):  # no instance of this model: shown as it stands
+        return found
     tensors = {spec.name: _tensor(spec, values[spec.name], signature) for spec in signature.required}
     found[JSON]["v2"] = {"summary": "Open Inference Protocol", "value": {"inputs": list(tensors.values())}}
     found[JSON_LINES] = {"lines": {"value": json.dumps(instance) + "\n"}}
@@ -41,7 +43,7 @@ def _values(signature: Signature, instance: Any) -> Mapping[str, Any]:
     """The instance's value of each input, by name; see `shared.codecs.json_tensors`."""
     required = signature.required
     if len(required) != 1:
-        return dict(instance)
+        return dict(instance) if isinstance(instance, dict) else {}
     spec = required[0]
     names = {other.name for other in signature.inputs}
     by_name = isinstance(instance, dict) and {spec.name} <= instance.keys() <= names and spec.features != (spec.name,)

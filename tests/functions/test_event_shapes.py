@@ -13,8 +13,18 @@ from tests.functions.support import EVENTS
 
 REFERENCE: Final = EVENTS / "reference" / "apigateway_http-api-proxy.json"
 SAM: Final = ROOT / ".venv-tools/sam/bin/sam"
-# Not an HTTP request: what CodeDeploy sends, for which the SAM CLI has no event.
-OTHERS: Final = frozenset({"release_check", "telemetry"})
+# No HTTP requests: what CodeDeploy sends, for which the SAM CLI has no event, and what has references of its own.
+OTHERS: Final = frozenset(
+    {
+        "release_check",
+        "telemetry",
+        "async_result",
+        "batch_runner",
+        "job_sweeper",
+        "job_worker",
+        "webhook_sender",
+    }
+)
 HTTP_EVENTS: Final = sorted(path for path in EVENTS.glob("*.json") if path.stem not in OTHERS)
 # What the gateway sends only where there is some of it, and what holds names of the caller's or the route's own.
 OPTIONAL: Final = frozenset(

@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
+from functions.api.examples import examples
 from shared.codecs.content.media import CSV, JSON, JSON_LINES, MULTIPART
+from shared.domain.dtypes import DType
+from shared.domain.signature import Signature, TensorSpec
 from tests.fakes import InMemoryModels
 from tests.functions.api_parts import api_application
 from tests.functions.conftest import Serve
@@ -88,3 +91,10 @@ def test_every_example_is_answered(serve: Serve, models: list[Path], log: loggin
                 assert answer.status == 200, (name, kind, title, answer.body)
                 seen.add((name, kind))
     assert seen == {(name, kind) for name in names for kind in TEXTS}
+
+
+@pytest.mark.parametrize("instance", [{"other": 1}, [1, 2], "text", None])
+def test_what_is_no_instance_of_the_model_is_shown_as_it_stands(instance: Any) -> None:
+    specs = tuple(TensorSpec(name, DType.FP32, (None, 2)) for name in ("a", "b"))
+    found = examples(Signature(inputs=specs, outputs=specs), instance)
+    assert found == {JSON: {"rows": {"summary": "By row", "value": {"instances": [instance]}}}}

@@ -10,6 +10,7 @@ from infra.local.event_sources.queues import QueueSource
 from infra.local.event_sources.specs import EventSourceSpec, QueueSourceSpec
 from infra.local.event_sources.streams import StreamSource
 from infra.local.lambda_service.service import LambdaService
+from infra.local.tasks import end
 
 # Batches of one queue under way at once: as many as a function has environments here.
 CONCURRENCY: Final = 4
@@ -63,10 +64,7 @@ class EventSources:
 
     async def close(self) -> None:
         """End at once. Messages that a function works on come back to their queue, as when Lambda itself fails."""
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await end(self._tasks)
         self._tasks = []
         await self._calls.close()
 

@@ -17,6 +17,7 @@ from infra.local.events.routing import Router, rule_text
 from infra.local.events.shapes import rule_event, schedule_event, with_context
 from infra.local.events.specs import EventsSpec, RuleSpec, ScheduleSpec, Target
 from infra.local.lambda_service.service import LambdaService
+from infra.local.tasks import end
 
 _log = logging.getLogger(__name__)
 
@@ -68,10 +69,7 @@ class LocalEvents:
 
     async def close(self) -> None:
         """End at once: what has not been fetched ends with the stores."""
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await end(self._tasks)
         self._tasks = []
 
     # ------------------------------------------------------------ what happens in the AWS services
