@@ -3,8 +3,9 @@
 import os
 import random
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from threading import Event, Thread
 from typing import Any
 
@@ -15,6 +16,20 @@ import psutil
 _POLL_S = 0.2
 
 
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A process of a function, what it does, and how many batches it was given."""
+
+    pid: int
+    state: str
+    invocations: int
+
+    @property
+    def busy(self) -> bool:
+        """Whether it starts, or works on something."""
+        return self.state not in {"frozen", "idle"}
+
+
 class Workers:
     """The processes of one function of a local stack."""
 
@@ -22,28 +37,38 @@ class Workers:
         self._url = f"{lambda_url}/_sluice/status"
         self._function = function
 
-    def pids(self) -> dict[int, str]:
-        """Process ids of its environments, each with what the environment does."""
+    def now(self) -> list["Worker"]:
+        """Its environments that have a process."""
         functions = httpx.get(self._url, timeout=10).raise_for_status().json()["functions"]
-        return {
-            environment["pid"]: environment["state"]
+        return [
+            Worker(environment["pid"], environment["state"], environment["invocations"])
             for function in functions
             if function["logical_id"] == self._function
             for environment in function["environments"]
             if environment["pid"]
-        }
+        ]
 
 
 class Chaos:
     """Kills a busy worker about every `every_s` seconds, `most` at the most, and watches how much memory they take.
 
-    `kills` counts; `peak_bytes` is the most that one worker took (resident set).
+    `kills` counts; `peak_bytes` is the most that one worker took (resident set). With `spares_starting` only those are
+    killed that have worked before: the messages of one that starts are hidden until the sweep sends others.
     """
 
-    def __init__(self, workers: Workers, every_s: float, *, most: int | None = None, seed: int = 11) -> None:
+    def __init__(
+        self,
+        workers: Workers,
+        every_s: float,
+        *,
+        most: int | None = None,
+        spares_starting: bool = False,
+        seed: int = 11,
+    ) -> None:
         self._workers = workers
         self._every_s = every_s
         self._most = most
+        self._least_invocations = 2 if spares_starting else 0
         self._random = random.Random(seed)  # noqa: S311 - which worker, and when
         self.kills = 0
         self.peak_bytes = 0
@@ -65,9 +90,9 @@ class Chaos:
         waited = 0.0
         while not over.wait(_POLL_S):
             waited += _POLL_S
-            pids = self._workers.pids()
-            self._measure(pids)
-            busy = [pid for pid, state in pids.items() if state not in {"frozen", "idle"}]
+            workers = self._workers.now()
+            self._measure(workers)
+            busy = [each.pid for each in workers if each.busy and each.invocations >= self._least_invocations]
             if waited >= next_s and busy and self.kills != self._most:
                 self._kill(self._random.choice(busy))
                 waited, next_s = 0.0, self._pause()
@@ -82,10 +107,10 @@ class Chaos:
             return
         self.kills += 1
 
-    def _measure(self, pids: Mapping[int, str]) -> None:
-        for pid in pids:
+    def _measure(self, workers: Sequence[Worker]) -> None:
+        for worker in workers:
             try:
-                self.peak_bytes = max(self.peak_bytes, psutil.Process(pid).memory_info().rss)
+                self.peak_bytes = max(self.peak_bytes, psutil.Process(worker.pid).memory_info().rss)
             except psutil.NoSuchProcess:
                 continue
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 FIRST: Final = 16
-# A larger batch is worth its memory only if it is faster by so much.
-_WORTH: Final = 1.02
+# A larger batch is taken if it is about as fast: what each batch costs around the model's run is not in its time.
+_WORTH: Final = 0.97
 # Each size is measured so often, and the best of them counts: the machine does other things as well.
 _RUNS: Final = 4
 # Sizes that bring nothing may lie between ones that do, but not many of them.
@@ -44,7 +44,7 @@ class Pace:
         rate = max(self._rates)
         self._rates.clear()
         if rate >= self._best_rate * _WORTH:
-            self._best, self._best_rate, self._idle = rows, rate, 0
+            self._best, self._best_rate, self._idle = rows, max(rate, self._best_rate), 0
         else:
             self._idle += 1
         if self._idle >= _PATIENCE or rows >= most or ms * 2 > _LONGEST_MS:

@@ -11,15 +11,15 @@ from benchmarks.soak.work import questions
 from infra.local.home import Home
 from tests.e2e.conftest import Sluice
 
-JOBS = 80
+JOBS = 120
 
 
-# A worker that is killed while it starts has hidden nothing yet: its jobs wait for the second sweep, two minutes later.
+# What a killed worker held comes back after half a minute; the machine may be busy.
 @pytest.mark.timeout(240)
 def test_killed_workers_and_doubled_messages_lose_nothing_and_double_nothing(sluice: Sluice) -> None:
     local = Home(sluice.home).read()
     assert local is not None
-    chaos = Chaos(Workers(local.lambda_url, "JobWorkerFunction"), every_s=1.0, most=3)
+    chaos = Chaos(Workers(local.lambda_url, "JobWorkerFunction"), every_s=0.6, most=2, spares_starting=True)
     with Progress(disable=True) as bar:
         result = asyncio.run(soak(local, questions(JOBS), chaos, 10, bar))
     assert result.kills
