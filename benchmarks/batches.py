@@ -4,7 +4,8 @@
 
 The file is made in a temporary folder. One worker process does plan, parts and finish as the function does; its stores
 are this machine's files and memory, since it is the worker that is measured, not S3. Another process has the same rows
-in memory and runs the graph over them, at the batch size that is best there. Each has one thread for ONNX Runtime.
+in memory and runs the graph over them, at the batch size that is best there. Each has one thread for ONNX Runtime. They
+take turns, a part at a time, so that what else the machine does falls on both.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import json
 import resource
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shutil import copyfile
@@ -21,6 +22,8 @@ from time import perf_counter, time
 from typing import Any, BinaryIO, Final
 
 import numpy as np
+from rich.console import Console
+from rich.progress import track
 
 from benchmarks.models import build, path_of
 from examples.catalogue import DEFAULT_OUT, VERSION
@@ -51,6 +54,8 @@ _SIZES: Final = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16_384)
 _MIB: Final = 1024 * 1024
 _LEAST_RATIO: Final = 0.7
 _MOST_MIB: Final = 300
+_TRIES: Final = 3
+_ENDS_S: Final = 60.0
 _ID: Final = f"{1:032x}"
 
 
@@ -63,25 +68,36 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.role == "worker":
-        return _print(_worker(options.folder))
+        return _take_turns(_worker(options.folder))
     if options.role == "bare":
-        return _print(_bare(options.folder, options.rows))
+        return _take_turns(_bare(options.folder))
     with TemporaryDirectory(prefix="sluice-batches-") as folder:
         return _measure(Path(folder), options.rows, options.model)
 
 
 def _measure(folder: Path, rows: int, model: str) -> int:
     _prepare(folder, rows, model)
-    bare, worker = _process("bare", folder, rows), _process("worker", folder, rows)
-    ratio = worker["rows_s"] / bare["rows_s"]
-    print(f"file            {worker['rows']:,} rows, {worker['size'] / _MIB:,.0f} MiB, {worker['parts']} parts")
-    print(f"bare loop       {bare['rows_s']:,.0f} rows/s at batches of {bare['batch']} (one thread, rows in memory)")
-    print(f"plan            {worker['plan_s']:.1f} s")
-    print(f"parts           {worker['rows_s']:,.0f} rows/s: {ratio:.2f} of the bare loop, batches of {worker['batch']}")
-    print(f"finish          {worker['finish_s']:.1f} s")
-    print(f"whole run       {worker['whole_rows_s']:,.0f} rows/s")
-    print(f"peak memory     {worker['peak_mib']:.0f} MiB (before the first part {worker['before_mib']:.0f} MiB)")
-    return 0 if ratio >= _LEAST_RATIO and worker["peak_mib"] <= _MOST_MIB else 1
+    bare, worker = _Turns("bare", folder), _Turns("worker", folder)
+    batch, plan = bare.next()["batch"], worker.next()
+    seconds = {"bare": 0.0, "parts": 0.0}
+    for _ in track(range(plan["parts"]), "Parts", console=Console(stderr=True), transient=True):
+        part = worker.next()
+        seconds["parts"] += part["s"]
+        seconds["bare"] += bare.next(part["rows"])["s"]
+    end = worker.next()
+    bare.end()
+    worker.end()
+    rates = {name: end["rows"] / spent for name, spent in seconds.items()}
+    ratio = rates["parts"] / rates["bare"]
+    whole = end["rows"] / (plan["s"] + seconds["parts"] + end["s"])
+    print(f"file            {end['rows']:,} rows, {plan['size'] / _MIB:,.0f} MiB, {plan['parts']} parts")
+    print(f"bare loop       {rates['bare']:,.0f} rows/s at batches of {batch} (one thread, rows in memory)")
+    print(f"plan            {plan['s']:.1f} s")
+    print(f"parts           {rates['parts']:,.0f} rows/s: {ratio:.2f} of the bare loop, batches of {end['batch']}")
+    print(f"finish          {end['s']:.1f} s")
+    print(f"whole run       {whole:,.0f} rows/s: {whole / rates['bare']:.2f} of the bare loop")
+    print(f"peak memory     {end['peak_mib']:.0f} MiB (before the first part {plan['peak_mib']:.0f} MiB)")
+    return 0 if ratio >= _LEAST_RATIO and end["peak_mib"] <= _MOST_MIB else 1
 
 
 def _prepare(folder: Path, rows: int, model: str) -> None:
@@ -107,19 +123,44 @@ def _prepare(folder: Path, rows: int, model: str) -> None:
         file.writelines(line + "\n" for line in text.splitlines()[:rest])
 
 
-def _process(role: str, folder: Path, rows: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.batches", "--role", role, "--folder", str(folder), "--rows", str(rows)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+class _Turns:
+    """A process that does its next piece of work when it is asked, and says what it was."""
+
+    def __init__(self, role: str, folder: Path) -> None:
+        command = [sys.executable, "-m", "benchmarks.batches", "--role", role, "--folder", str(folder)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def next(self, rows: int = 0) -> dict[str, Any]:
+        """What the next piece took; `rows` says how many are wanted."""
+        assert self._process.stdin is not None  # noqa: S101  # a pipe, as was asked
+        assert self._process.stdout is not None  # noqa: S101  # likewise
+        self._process.stdin.write(f"{rows}\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"a process ended with {self._process.wait(_ENDS_S)}")
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    def end(self) -> None:
+        """Wait until it has ended."""
+        self._process.communicate(timeout=_ENDS_S)
 
 
-def _print(found: dict[str, Any]) -> int:
-    print(json.dumps(found))
+def _take_turns(work: Generator[dict[str, Any], int, None]) -> int:
+    """Do a piece for each line of the standard input, the first one included."""
+    wanted: int | None = None
+    for line in sys.stdin:
+        try:
+            found = next(work) if wanted is None else work.send(int(line))
+        except StopIteration:
+            break
+        wanted = int(line)
+        print(json.dumps(found), flush=True)
     return 0
 
 
-def _bare(folder: Path, count: int) -> dict[str, Any]:
+def _bare(folder: Path) -> Generator[dict[str, Any], int, None]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -129,17 +170,18 @@ def _bare(folder: Path, count: int) -> dict[str, Any]:
     )
     name = session.get_inputs()[0].name
     block = np.load(folder / "block.npy")
-    rows = np.tile(block, (-(-count // _BLOCK), 1))[:count]
 
-    def rate(data: Any, batch: int) -> float:
+    def spent(data: Any, batch: int) -> float:
         began = perf_counter()
         for start in range(0, len(data), batch):
             session.run(None, {name: data[start : start + batch]})
-        return len(data) / (perf_counter() - began)
+        return perf_counter() - began
 
-    sample = rows[: min(count, 100_000)]
-    best = max(_SIZES, key=lambda batch: max(rate(sample, batch) for _ in range(2)))
-    return {"rows_s": rate(rows, best), "batch": best}
+    best = min(_SIZES, key=lambda batch: min(spent(block, batch) for _ in range(_TRIES)))
+    wanted = yield {"batch": best}
+    while True:
+        rows = np.resize(block, (wanted, block.shape[1]))
+        wanted = yield {"s": spent(rows, best)}
 
 
 @dataclass
@@ -308,7 +350,7 @@ def _no_revision(endpoint: str, revision: int) -> StoredEndpoint:
     raise RevisionNotFound(f"{endpoint} {revision}")
 
 
-def _worker(folder: Path) -> dict[str, Any]:
+def _worker(folder: Path) -> Generator[dict[str, Any], int, None]:
     sys.setswitchinterval(SWITCH_S)  # as the function does
     package = OnnxPackage.load(folder / "package", threads=1, name="rows", version=1)
     version = ModelVersion("rows", 1, "0" * 64, (), package.signature, Placement.FUNCTION, "2026-11-21T00:00:00+00:00")
@@ -340,28 +382,22 @@ def _worker(folder: Path) -> dict[str, Any]:
     held = _Held()
     began = perf_counter()
     _done(PlanBatch(stores, stores, stores, stores, predict, end)(_ID, held, StepRecord()), stores)
-    planned = perf_counter()
-    before = _peak_mib()
     run = RunPart(stores, stores, stores, stores, predict, end, lambda _: 0)
     parts = [part for step, part in stores.messages if step == "part"]
+    yield {"s": perf_counter() - began, "size": state.size, "parts": len(parts), "peak_mib": _peak_mib()}
     for part in parts:
+        before = stores.progress(_ID).rows_done
+        began = perf_counter()
         _done(run(_ID, part or 0, 1, held, StepRecord()), stores)
-    ran = perf_counter()
+        yield {"s": perf_counter() - began, "rows": stores.progress(_ID).rows_done - before}
+    began = perf_counter()
     _done(FinishBatch(stores, stores, stores, predict, end, lambda _: 0)(_ID, 1, held, StepRecord()), stores)
-    ended = perf_counter()
     if stores.job.state != "succeeded":
         raise SystemExit(f"the batch {stores.job.state}: {stores.job.problem}")
-    rows = stores.job.rows_total
-    return {
-        "rows": rows,
-        "size": state.size,
-        "parts": len(parts),
-        "plan_s": planned - began,
-        "rows_s": rows / (ran - planned),
-        "finish_s": ended - ran,
-        "whole_rows_s": rows / (ended - began),
+    yield {
+        "s": perf_counter() - began,
+        "rows": stores.job.rows_total,
         "batch": next(iter(predict._paces.values())).rows(1 << 20),
-        "before_mib": before,
         "peak_mib": _peak_mib(),
     }
 

@@ -9,8 +9,10 @@ from typing import BinaryIO, Final, cast
 
 import msgspec
 
+from shared.codecs.batch.answers import PartWriter
 from shared.codecs.batch.files import part_writer, read
 from shared.codecs.batch.ranges import Ranges
+from shared.codecs.batch.rows import Rows
 from shared.domain.batch_formats import PartSpec
 from shared.domain.batch_plan import MAX_BYTES, BatchPlan, read_plan
 from shared.domain.batch_ports import BatchObjects, BatchQueue, BatchStore, Held, Later, StepRecord, Stopped
@@ -28,10 +30,12 @@ from shared.domain.batches import (
 from shared.domain.errors import BackendError, JobCrashed, SluiceError, SourceNotFound
 from shared.domain.jobs import Job, backoff_s
 from shared.domain.ports import JobStore
+from shared.domain.tensors import Tensors
 from shared.usecases.batch_results import JSON_LINES
 from shared.usecases.end_batch import EndBatch
 from shared.usecases.predict_rows import Pinned, PredictRows, Running
 from shared.usecases.read_ahead import ReadAhead
+from shared.usecases.write_behind import WriteBehind
 
 # What is written is held in memory up to here, and beyond it in a file.
 _IN_MEMORY: Final = 4 * 1024 * 1024
@@ -171,12 +175,14 @@ class RunPart:
         layout, bearable = made.of_layout, BatchState.decode(job.batch).max_error_share
         writer = part_writer(written.output, layout, pinned.signature)
         source = self._source(job, made, part)
-        with ReadAhead(read(source, layout, part, pinned.signature, pinned.read_rows)) as ahead:
+        with (
+            ReadAhead(read(source, layout, part, pinned.signature, pinned.read_rows)) as ahead,
+            WriteBehind(lambda rows, outputs: _write(writer, written.errors, rows, outputs)) as behind,
+        ):
             for rows in ahead:
                 for done, outputs in self.predict(pinned, rows, running):
-                    writer.write(done, outputs)
+                    behind(done, outputs)
                     written.failed += len(done.errors)
-                    written.errors.writelines(_encode(error.to_json()) + b"\n" for error in done.errors)
                 written.rows += rows.count
                 if too_many(progress.rows_failed + written.failed, made.rows, bearable):
                     return False
@@ -205,6 +211,11 @@ class RunPart:
             while len(self._plans) > _PLANS:
                 self._plans.popitem(last=False)
         return kept
+
+
+def _write(writer: PartWriter, errors: BinaryIO, rows: Rows, outputs: Tensors) -> None:
+    writer.write(rows, outputs)
+    errors.writelines(_encode(error.to_json()) + b"\n" for error in rows.errors)
 
 
 def _spool() -> BinaryIO:

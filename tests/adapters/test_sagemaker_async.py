@@ -221,7 +221,7 @@ def test_a_job_takes_the_steps_by_itself(made: Made, server: SageMakerServer, qu
     with closing(made(inline=False)) as backend:
         invocation = backend.submit(VERSION, INPUTS, replace(CONTEXT, deadline_ms=7_200_000))
         headers = server.calls[0].headers
-        assert headers[f"{PREFIX}requestttlseconds"] == "7200"
+        assert headers[f"{PREFIX}requestttlseconds"] in {"7200", "7199"}  # a millisecond on the way is rounded down
         assert headers[f"{PREFIX}invocationtimeoutseconds"] == "900"
         assert invocation.inference_id == headers[f"{PREFIX}inference-id"]
         assert invocation.input_location == headers[f"{PREFIX}inputlocation"]

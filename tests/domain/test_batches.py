@@ -111,6 +111,15 @@ def test_the_pace_stays_where_more_rows_are_slower() -> None:
     assert pace.rows(10_000) == 64
 
 
+def test_what_slows_the_machine_for_a_while_does_not_keep_the_pace_low() -> None:
+    pace = Pace()
+    for number in range(200):
+        slower = 3.0 if number % 100 >= 10 else 1.0  # only the first sizes are tried on a free machine
+        rows = pace.rows(4096)
+        pace.note(rows, slower * (rows * 0.01 + 0.1), 4096)
+    assert pace.rows(4096) >= 256
+
+
 def test_the_pace_of_a_slow_model_is_low() -> None:
     pace = Pace()
     _run(pace, {FIRST: 1500.0}, 10_000, runs=3)

@@ -13,7 +13,7 @@ from shared.domain.errors import EmptyBatch, UnsupportedMediaType
 from shared.domain.signature import Signature
 
 _MARK = b"\xef\xbb\xbf"
-_BLOCK = 4 << 20
+_BLOCK = 1 << 20
 _HEAD = 64 << 10
 
 
