@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 
@@ -42,18 +43,16 @@ def test_what_is_up_to_date_is_left_alone_and_costs_no_heavy_import(folder: Fold
     assert stamps == {name: (DEFAULT_OUT / name / STAMP).stat().st_mtime_ns for name in TOOLS}
 
 
-def test_two_builds_give_the_same_bytes_and_a_damaged_package_is_mended(folder: Folder, tmp_path: Path) -> None:
+def test_another_build_gives_the_same_bytes_and_mends_what_was_damaged(folder: Folder, tmp_path: Path) -> None:
     names = ("tumor", "digits")
-    first = build("--out", str(tmp_path), *names, PYTHONHASHSEED="1", OMP_NUM_THREADS="1")
-    assert first.returncode == 0, first.stderr
-    assert "model tumor: built" in first.stdout
     for name in names:
-        assert contents(tmp_path / name / "1") == contents(folder(name))
+        copytree(folder(name).parent, tmp_path / name)
     (tmp_path / "tumor" / "1" / "model.onnx").write_bytes(b"cut short")
     (tmp_path / "digits" / STAMP).write_text("{not json")
-    second = build("--out", str(tmp_path), *names, PYTHONHASHSEED="2")
-    assert second.returncode == 0, second.stderr
+    done = build("--out", str(tmp_path), *names, PYTHONHASHSEED="1", OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
     for name in names:
+        assert f"model {name}: built" in done.stdout
         assert contents(tmp_path / name / "1") == contents(folder(name))
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "digits", "tumor"]
 
