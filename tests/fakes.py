@@ -1,7 +1,7 @@
 """The ports of `shared.domain.ports` in memory. The contract suite in `tests/adapters` holds them to what AWS does."""
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -39,6 +39,7 @@ from shared.domain.jobs import (
     JobSummary,
     ObjectRef,
     Outcome,
+    Ticket,
 )
 from shared.domain.model import ModelVersion, PackageFile
 from shared.domain.plans import PLAN_NAME, TENANT_NAME, Plan
@@ -508,8 +509,12 @@ class MemoryJobs:
         more = {"ticket": dict(ticket), "due_at": due_at, "owner": None, "lease_until": None, **_told_by(ran)}
         return self._change(job_id, _held_by(owner), **more)
 
-    def requeue(self, job_id: str, owner: str | None, problem: JobProblem | None, due_at: float) -> bool:
+    def requeue(
+        self, job_id: str, owner: str | None, problem: JobProblem | None, due_at: float, *, ticket: Ticket | None = None
+    ) -> bool:
         def free(job: Job) -> bool:
+            if ticket is not None:
+                return job.state == "running" and job.ticket == ticket
             lost = job.ticket is not None or (job.lease_until is not None and job.lease_until < self.now())
             return job.state == "running" and lost
 
@@ -517,14 +522,19 @@ class MemoryJobs:
         more |= {"state": "queued", "due_at": due_at, "owner": None, "lease_until": None, "ticket": None}
         return self._change(job_id, free if owner is None else _held_by(owner), **more)
 
-    def finish(self, job_id: str, outcome: Outcome, at: float, *, owner: str | None = None) -> bool:
+    def finish(
+        self, job_id: str, outcome: Outcome, at: float, *, owner: str | None = None, ticket: Ticket | None = None
+    ) -> bool:
+        def own(job: Job) -> bool:
+            return not job.finished and owner in (None, job.owner) and ticket in (None, job.ticket)
+
         more = {"state": outcome.state, "finished_at": at, **_told_by(outcome)}
         more |= dict.fromkeys(("due_at", "owner", "lease_until", "ticket"))
         given = {name: getattr(outcome, name) for name in ("result", "problem", "batch")}
         more |= {name: value for name, value in given.items() if value is not None}
         if outcome.state == "succeeded":
             more["problem"] = None
-        return self._change(job_id, lambda job: not job.finished and owner in (None, job.owner), **more)
+        return self._change(job_id, own, **more)
 
     def restart(self, tenant: str, job_id: str, now: float) -> Job:
         job = self.get(tenant, job_id)
@@ -537,10 +547,14 @@ class MemoryJobs:
             raise Conflict(f"The job is {self.jobs[job_id].state}.")
         return self.jobs[job_id]
 
-    def overdue(self, now: float, limit: int) -> Sequence[Job]:
+    def overdue(self, now: float) -> Iterator[Sequence[Job]]:
         self._check()
-        due = [(job.due_at, job) for job in self.jobs.values() if job.due_at is not None and job.due_at <= now]
-        return [job for _, job in sorted(due, key=lambda pair: pair[0])[:limit]]
+        due = sorted((job.due_at, job_id) for job_id, job in self.jobs.items() if job.due_at is not None)
+        ids = [job_id for due_at, job_id in due if due_at <= now]
+        for begin in range(0, len(ids), 100):
+            self._check()
+            jobs = [self.jobs[job_id] for job_id in ids[begin : begin + 100]]
+            yield [job for job in jobs if job.due_at is not None and job.due_at <= now]
 
     def postpone(self, job: Job, due_at: float) -> bool:
         def same(found: Job) -> bool:

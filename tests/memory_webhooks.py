@@ -114,7 +114,7 @@ class InMemoryDeliveries:
         with self._lock:
             found = self._stored.get((sent.webhook_id, sent.delivery_id))
             if found is None or found.state != "pending" or found.claim != sent.claim:
-                return False
+                return found == replace(sent, claim=None)
             self._stored[sent.webhook_id, sent.delivery_id] = replace(sent, claim=None)
             return True
 
@@ -161,7 +161,9 @@ class FakeReceiver:
 
     answers: list[Posted] = field(default_factory=lambda: [Posted(5, 204)])
     got: list[tuple[str, Mapping[str, str], bytes]] = field(default_factory=list)
+    tenants: list[str] = field(default_factory=list)
 
-    def __call__(self, url: str, headers: Mapping[str, str], body: bytes) -> Posted:
+    def __call__(self, url: str, headers: Mapping[str, str], body: bytes, *, tenant: str) -> Posted:
+        self.tenants.append(tenant)
         self.got.append((url, headers, body))
         return self.answers[min(len(self.got), len(self.answers)) - 1]

@@ -28,7 +28,9 @@ class HistoryQuery(_Query):
     """Which part of an endpoint's history."""
 
     limit: Annotated[int, Field(ge=1, le=100, description="Most revisions of the answer")] = 20
-    page: Annotated[int | None, Field(ge=1, le=10**9, description="The `next` of the answer before")] = None
+    page: Annotated[int | None, Field(ge=1, le=10**9, description="The `next` of the answer before", examples=[3])] = (
+        None
+    )
 
 
 class ChangeQuery(_Query):
@@ -46,7 +48,7 @@ class PutQuery(ChangeQuery):
 class KeysQuery(PageQuery):
     """Whose keys."""
 
-    tenant: Annotated[TenantName, Field(description="Tenant whose keys are listed")]
+    tenant: Annotated[TenantName, Field(description="Tenant whose keys are listed", examples=["acme"])]
 
 
 class RoleQuery(_Query):
@@ -58,14 +60,17 @@ class RoleQuery(_Query):
 class TrafficQuery(_Query):
     """Which days (UTC)."""
 
-    since: Annotated[date | None, Field(description="First day; without it, 29 days before `until`")] = None
-    until: Annotated[date | None, Field(description="Last day; without it, today")] = None
+    since: Annotated[
+        date | None, Field(description="First day; without it, 29 days before `until`", examples=["2026-11-01"])
+    ] = None
+    until: Annotated[date | None, Field(description="Last day; without it, today", examples=["2026-11-30"])] = None
 
 
 class UsageQuery(_Query):
     """Which days (UTC)."""
 
     since: Annotated[
-        date | None, Field(description="First day, such as 2026-11-01; without it, the first of the month of `until`")
+        date | None,
+        Field(description="First day; without it, the first of the month of `until`", examples=["2026-11-01"]),
     ] = None
-    until: Annotated[date | None, Field(description="Last day; without it, today")] = None
+    until: Annotated[date | None, Field(description="Last day; without it, today", examples=["2026-11-30"])] = None

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path
 from starlette.requests import Request
 from starlette.responses import Response
 
+from functions.api.contract import elsewhere, takes_document
 from functions.api.services import answer, serve, services_of
 from shared.domain import errors
 from shared.domain.batch_formats import FORMATS, FileType, file_type
@@ -15,7 +16,7 @@ from shared.domain.batches import BatchState
 from shared.domain.errors import NoResult, UnsupportedMediaType
 from shared.domain.idempotency import StoredAnswer
 from shared.domain.jobs import Job, ObjectRef
-from shared.domain.ports import JobObjects, ModelRegistry
+from shared.domain.ports import JobObjects
 from shared.domain.principal import Principal
 from shared.domain.trace import traceparent
 from shared.domain.uploads import Source
@@ -23,22 +24,21 @@ from shared.schemas.batches import BatchRequest
 from shared.schemas.jobs import job_json
 from shared.usecases.manage_jobs import URL_S, ManageJobs
 from shared.usecases.sources import Sources
-from shared.usecases.start_batch import Asked, StartBatch
-from shared.web.contract import ADMISSION, IDEMPOTENCY_KEY, ONCE, SECURED, Responses, answers, reference
+from shared.usecases.start_batch import Asked, CheckTarget, StartBatch
+from shared.web.contract import ADMISSION, SECURED, Responses, answers, reference
 from shared.web.documents import read_document
 from shared.web.requests import model_name, record_of
 
 _START: Final = "/v1/models/{model}/batches"
 _JOB: Final = "/v1/jobs/{job_id}"
 _SLOWLY: Final = ("Retry-After", "2")  # seconds between two looks
-_BODY: Final = (
-    errors.NotJson,
-    errors.UnsupportedMediaType,
-    errors.UnknownField,
-    errors.MissingField,
-    errors.WrongDtype,
-    errors.TextTooLong,
-    errors.OutOfRange,
+_REFUSALS: Final = (
+    errors.InvalidRequest,
+    errors.ModelNotFound,
+    errors.VersionNotFound,
+    errors.VersionNotAllowed,
+    errors.UploadNotFound,
+    errors.SourceNotFound,
 )
 _KEPT_NAME: Final = 100
 
@@ -52,22 +52,19 @@ class Batches:
     """What the routes of batches work with; `objects` are those of the data bucket `bucket`."""
 
     sources: Sources
-    registry: ModelRegistry
+    check: CheckTarget
     start: StartBatch
     jobs: ManageJobs
     objects: JobObjects
     bucket: str
 
     def take(self, principal: Principal, model: str, asked: BatchRequest, request_id: str) -> Job:
-        """The job of a run; InsufficientScope, ModelNotFound, VersionNotFound, UploadNotFound, SourceNotFound.
+        """The job of a run; InsufficientScope, UploadNotFound, SourceNotFound, BackendError, and as `CheckTarget`.
 
-        UnsupportedMediaType where neither the request nor the file tells its format; BackendError.
+        UnsupportedMediaType where neither the request nor the file tells its format.
         """
         principal.require("predict", f"predict:{model}")
-        if isinstance(asked.version, int):
-            self.registry.get(model, asked.version)
-        else:
-            self.registry.latest(model)
+        self.check(model, asked.version)
         source = self.sources.resolve(principal.tenant, upload_id=asked.upload_id, s3_uri=asked.s3_uri)
         kind = _kind(asked.format, source)
         return self.start(
@@ -92,11 +89,13 @@ class Batches:
         state = None if job.batch is None else BatchState.decode(job.batch)
         key = None if state is None else state.manifest if which == "manifest" else state.errors
         if key is None:
-            raise NoResult(f"The job has no {which}: it is no batch, it has not ended, or there are none.")
+            raise NoResult(_why_none(job, state, which))
         media_type, name = _KINDS[which]
         return job, self.objects.url(ObjectRef(self.bucket, key), URL_S, media_type=media_type, file_name=name)
 
 
+_NAMES: Final[dict[Kept, str]] = {"manifest": "a manifest", "errors": "a list of errors"}
+_NONE: Final[dict[Kept, str]] = {"manifest": "no manifest", "errors": "no list of errors"}
 _KINDS: Final[dict[Kept, tuple[str, str]]] = {
     "manifest": ("application/json", "manifest.json"),
     "errors": ("application/jsonl", "errors.jsonl"),
@@ -105,31 +104,13 @@ _KINDS: Final[dict[Kept, tuple[str, str]]] = {
 
 def add_routes(routes: APIRouter) -> None:
     """Add the routes of this module."""
-    started = answers(
-        "The batch is taken on.",
-        reference("JobDocument"),
-        *ADMISSION,
-        *ONCE,
-        *_BODY,
-        errors.ModelNotFound,
-        errors.VersionNotFound,
-        errors.UploadNotFound,
-        errors.SourceNotFound,
-    )
     routes.add_api_route(
         _START,
         start_batch,
-        methods=["POST"],
         operation_id="startBatch",
         summary="Predict all rows of a file",
         tags=["batches"],
-        status_code=202,
-        responses={202: started.pop(200), **started},
-        openapi_extra={
-            **SECURED,
-            "parameters": [IDEMPOTENCY_KEY],
-            "requestBody": {"required": True, "content": {"application/json": {"schema": reference("BatchRequest")}}},
-        },
+        **takes_document("BatchRequest", "The batch is taken on.", "JobDocument", *_REFUSALS, status=202),
     )
     for path, handler, operation, summary in (
         (f"{_JOB}/manifest", get_manifest, "getBatchManifest", "The manifest of a batch that has ended"),
@@ -183,6 +164,24 @@ async def _get(request: Request, job_id: str, which: Kept) -> Response:
     return await serve(request, work)
 
 
+def _why_none(job: Job, state: BatchState | None, which: Kept) -> str:
+    """Why a job has no manifest, or no errors, and what to do about it."""
+    of_it = _JOB.format(job_id=job.job_id)
+    if state is None:
+        return f"The job is no batch, and only batches have {_NAMES[which]}: GET {of_it}/result has what came of it."
+    if not job.finished:
+        return f"The run is {job.state}: it has {_NAMES[which]} once it has ended. GET {of_it} shows how far it is."
+    again = f"POST {of_it}/retry goes on from the parts that are done."
+    if job.state == "cancelled":
+        return f"The run was cancelled: there is {_NONE[which]} of it. {again}"
+    if state.manifest is not None:
+        return "No row of the batch is wrong: there is no list of errors. The manifest has the counts."
+    if job.state == "failed":
+        code = "" if job.problem is None else f" ({job.problem.code})"
+        return f"The run failed{code}, and there is {_NONE[which]} of it. GET {of_it} has its problem. {again}"
+    return f"There is {_NONE[which]} of the run."
+
+
 def _kind(asked: str | None, source: Source) -> FileType:
     if asked is None:
         return file_type(source.name, source.media_type)
@@ -205,7 +204,4 @@ def _name(source: Source, kind: FileType) -> str:
 
 def _elsewhere() -> Responses:
     responses = answers("", reference("JobDocument"), *ADMISSION, errors.JobNotFound, errors.NoResult)
-    headers = responses.pop(200)["headers"]
-    address = {"description": "Where it can be downloaded", "schema": {"type": "string", "format": "uri"}}
-    moved = {"description": "It is an object.", "headers": {**headers, "Location": address}}
-    return {303: moved, **responses}
+    return {303: elsewhere(responses, "It is an object."), **{key: responses[key] for key in responses if key != 200}}

@@ -31,13 +31,12 @@ from shared.adapters.sqs_webhooks import SqsDeliveries
 from shared.adapters.webhook_seal import WebhookSeal
 from shared.bootstrap.http import admit, callers, idempotency, observed, quick_dynamodb
 from shared.domain.jobs import Job
-from shared.domain.ports import ModelRegistry
 from shared.domain.settings import load
 from shared.domain.uploads import input_prefixes
 from shared.usecases.manage_jobs import ManageJobs
 from shared.usecases.manage_webhooks import ManageWebhooks
 from shared.usecases.sources import Sources
-from shared.usecases.start_batch import StartBatch
+from shared.usecases.start_batch import CheckTarget, StartBatch
 from shared.usecases.uploads import Uploads
 from shared.web.admission import Door
 from shared.web.app import create_app
@@ -103,7 +102,7 @@ def _services_on_aws(settings: Settings, session: Session) -> Services:
         registry=registry,
         config_of=endpoints.config,
         contract=Contract(registry, endpoints.config, settings.contract_ttl_s),
-        batches=_batches(settings, dynamodb, clients, registry, jobs),
+        batches=_batches(settings, dynamodb, clients, CheckTarget(registry, endpoints.config), jobs),
         jobs=jobs,
         uploads=_uploads(settings, clients),
         webhooks=_webhooks(settings, dynamodb, clients, webhook_key),
@@ -125,13 +124,13 @@ def _jobs(settings: Settings, dynamodb: "DynamoDBClient", clients: _Clients) -> 
 
 
 def _batches(
-    settings: Settings, dynamodb: "DynamoDBClient", clients: _Clients, registry: ModelRegistry, jobs: ManageJobs
+    settings: Settings, dynamodb: "DynamoDBClient", clients: _Clients, check: CheckTarget, jobs: ManageJobs
 ) -> Batches:
     bucket = settings.data_bucket
     queue = SqsBatchSteps(clients.sqs, settings.batch_queue_url)
     return Batches(
         Sources(S3Objects(clients.s3), bucket, input_prefixes(settings.input_prefixes, bucket)),
-        registry,
+        check,
         StartBatch(DynamoDBJobs(dynamodb, settings.jobs_table), queue),
         jobs,
         S3JobObjects(clients.s3, bucket),

@@ -9,6 +9,7 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Fiel
 from starlette.requests import Request
 from starlette.responses import Response
 
+from functions.api.contract import elsewhere, of_cursor
 from functions.api.services import answer, serve, services_of
 from shared.domain import errors
 from shared.domain.idempotency import StoredAnswer
@@ -51,11 +52,15 @@ class JobsQuery(BaseModel):
 
     state: Annotated[States, Field(description="States, separated by commas")] = ()
     kind: Kind | None = None
-    model: ModelName | None = None
-    since: Annotated[AwareDatetime | None, Field(description="Taken on then or later (RFC 3339)")] = None
-    until: Annotated[AwareDatetime | None, Field(description="Taken on then or before (RFC 3339)")] = None
+    model: Annotated[ModelName | None, Field(examples=["tumor"])] = None
+    since: Annotated[
+        AwareDatetime | None, Field(description="Taken on then or later (RFC 3339)", examples=["2026-11-21T10:00:00Z"])
+    ] = None
+    until: Annotated[
+        AwareDatetime | None, Field(description="Taken on then or before (RFC 3339)", examples=["2026-11-21T18:00:00Z"])
+    ] = None
     limit: Annotated[int, Field(ge=1, le=100, description="Most jobs of the answer")] = 20
-    cursor: Annotated[str | None, Field(pattern=f"^{JOB_ID}$", description="The `next` of the answer before")] = None
+    cursor: Annotated[str | None, of_cursor(JOB_ID, "019a0c2b1f7e4d3c2b1a09f8e7d6c5b4")] = None
 
     def filter(self) -> JobFilter:
         """What the store is asked for."""
@@ -187,6 +192,5 @@ def _of_result() -> Responses:
     """The result has the type that the request asked for; a large one is elsewhere."""
     anything = {"type": "string", "format": "binary"}
     responses = answers("The result.", anything, *ADMISSION, errors.JobNotFound, errors.NoResult)
-    address = {"description": "Where it can be downloaded", "schema": {"type": "string", "format": "uri"}}
-    moved = {"description": "The result is an object.", "headers": {**responses[200]["headers"], "Location": address}}
+    moved = elsewhere(responses, "The result is an object.")
     return {**responses, 200: {**responses[200], "content": {"*/*": {"schema": anything}}}, 303: moved}

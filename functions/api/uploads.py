@@ -6,46 +6,29 @@ from fastapi import APIRouter, Path
 from starlette.requests import Request
 from starlette.responses import Response
 
+from functions.api.contract import takes_document
 from functions.api.services import answer, serve, services_of
 from shared.domain import errors
 from shared.domain.idempotency import StoredAnswer
 from shared.domain.principal import Principal
 from shared.schemas.uploads import CreatedUpload, UploadDocument, UploadRequest
-from shared.web.contract import ADMISSION, IDEMPOTENCY_KEY, ONCE, SECURED, answers, reference
+from shared.web.contract import ADMISSION, SECURED, answers, reference
 from shared.web.documents import read_document
 from shared.web.requests import record_of
 
 PATH: Final = "/v1/uploads"
 UploadPath = Annotated[str, Path(description="Id of an upload")]
 
-_BODY = (
-    errors.NotJson,
-    errors.UnsupportedMediaType,
-    errors.UnknownField,
-    errors.MissingField,
-    errors.WrongDtype,
-    errors.TextTooLong,
-    errors.OutOfRange,
-)
-
 
 def add_routes(routes: APIRouter) -> None:
     """Add the routes of this module."""
-    created = answers("Where the content goes to.", reference("CreatedUpload"), *ADMISSION, *ONCE, *_BODY)
     routes.add_api_route(
         PATH,
         create_upload,
-        methods=["POST"],
         operation_id="createUpload",
         summary="An address that takes a content once, straight to storage",
         tags=["uploads"],
-        status_code=201,
-        responses={201: created.pop(200), **created},
-        openapi_extra={
-            **SECURED,
-            "parameters": [IDEMPOTENCY_KEY],
-            "requestBody": {"required": True, "content": {"application/json": {"schema": reference("UploadRequest")}}},
-        },
+        **takes_document("UploadRequest", "Where the content goes to.", "CreatedUpload", status=201),
     )
     routes.add_api_route(
         f"{PATH}/{{upload_id}}",

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from functions.api.contract import of_cursor
 from functions.api.webhook_answers import ONE, PATH, WebhookPath, described, document, serve_webhooks
 from shared.domain import errors
 from shared.domain.idempotency import StoredAnswer
@@ -28,9 +29,7 @@ class DeliveriesQuery(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE, description="Most deliveries of the answer")] = 20
-    cursor: Annotated[str | None, Field(pattern=f"^{DELIVERY_ID}$", description="The `next` of the answer before")] = (
-        None
-    )
+    cursor: Annotated[str | None, of_cursor(DELIVERY_ID, "msg_019a0c2b1f7e4d3c2b1a09f8e7d6c5b4")] = None
 
 
 def add_routes(routes: APIRouter) -> None:

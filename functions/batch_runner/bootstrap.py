@@ -19,6 +19,7 @@ from shared.adapters.dynamodb_tenants import DynamoDBTenants
 from shared.adapters.s3_batches import S3Batches
 from shared.adapters.sqs_batches import SqsBatchSteps
 from shared.adapters.sqs_jobs import SqsDeadLetters
+from shared.adapters.sqs_messages import SqsMessages
 from shared.adapters.sqs_visibility import SqsVisibility
 from shared.bootstrap.data_plane import DataPlane, data_plane
 from shared.bootstrap.settings import Clients
@@ -75,6 +76,7 @@ def runner(
     return BatchRunner(
         steps,
         SqsVisibility(sqs, settings.batch_queue_url),
+        SqsMessages(lambda: sqs, settings.batch_queue_url, settings.batch_dead_letters_url),
         lines,
         log,
         bucket=settings.data_bucket,

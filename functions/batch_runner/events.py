@@ -42,6 +42,7 @@ class StepMessage:
     receipt: str
     attempts: int
     step: StepBody | None
+    body: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,4 +89,4 @@ def _message(record: Mapping[str, Any]) -> StepMessage:
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         step = None
     attempts = int(record.get("attributes", {}).get("ApproximateReceiveCount", 1))
-    return StepMessage(record["messageId"], record["receiptHandle"], attempts, step)
+    return StepMessage(record["messageId"], record["receiptHandle"], attempts, step, record["body"])

@@ -9,6 +9,7 @@ from typing import Any, Final
 from functions.batch_runner.events import Created, StepBody, StepMessage, read_event
 from functions.batch_runner.holding import VISIBLE_S, MessageHold
 from functions.batch_runner.lines import StepLines
+from shared.adapters.sqs_messages import Message, SqsMessages
 from shared.adapters.sqs_visibility import SqsVisibility
 from shared.domain.batch_ports import Later, StepRecord
 from shared.domain.errors import BackendError, SluiceError
@@ -20,6 +21,8 @@ from shared.usecases.start_batch import DropBatch
 
 Handler = Callable[[Mapping[str, Any], Any], dict[str, Any]]
 
+UNREADABLE: Final = "unreadable_message"
+_WHAT: Final = 'The message is not {"job_id": …, "step": "plan", "part" or "finish", "part": …} of a batch.'
 # Where nothing tells how much time there is: outside Lambda.
 _NO_LIMIT_MS: Final = 900_000
 
@@ -41,6 +44,7 @@ class BatchRunner:
         self,
         steps: Steps,
         visibility: SqsVisibility,
+        messages: SqsMessages,
         lines: StepLines,
         log: logging.Logger,
         *,
@@ -49,6 +53,7 @@ class BatchRunner:
     ) -> None:
         self._steps = steps
         self._visibility = visibility
+        self._messages = messages
         self._lines = lines
         self._log = log
         self._bucket = bucket
@@ -86,8 +91,7 @@ class BatchRunner:
         """Do what a message asks for; False if it is to come again, when its visibility says so."""
         step = message.step
         if step is None:
-            self._log.error("message left for the dead letters", extra={"fields": {"message": message.message_id}})
-            return False
+            return self._buried(message)
         if monotonic() >= ends:
             self._hide([message.receipt], 0.0)
             return False
@@ -107,6 +111,19 @@ class BatchRunner:
             return True
         self._hide([message.receipt], later.delay_s)
         return False
+
+    def _buried(self, message: StepMessage) -> bool:
+        """Put what nobody can read among the dead letters, with the reason; False if it is to be tried again."""
+        fields = {"message_id": message.message_id, "received": message.attempts, "bytes": len(message.body)}
+        self._log.error("a message cannot be read", extra={"fields": fields})
+        unread = Message(message.message_id, message.receipt, message.body, message.attempts)
+        try:
+            self._messages.bury(unread, UNREADABLE, _WHAT)
+        except BackendError as error:
+            self._log.warning("a message stays unread", extra={"fields": {**fields, "reason": error.detail}})
+            self._hide([message.receipt], backoff_s(message.attempts))
+            return False
+        return True
 
     def _step(self, step: StepBody, attempts: int, hold: MessageHold, record: StepRecord) -> Later | None:
         if step.step == "plan":

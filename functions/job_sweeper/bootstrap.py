@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from time import perf_counter
-from typing import Any
+from typing import Any, Final, Protocol
 
 from botocore.session import Session
 
@@ -18,7 +18,18 @@ from shared.domain.settings import load
 from shared.usecases.sweep_jobs import SweepJobs, Swept
 from shared.web.logs import configure
 
-Handler = Callable[[Any, Any], dict[str, Any]]
+# As much of its time as a sweep uses: what was begun by then, and AWS is slow to answer, has the rest.
+_SHARE: Final = 0.8
+
+
+class Invocation(Protocol):
+    """What the sweeper asks Lambda's context."""
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Until the invocation is ended by force."""
+
+
+Handler = Callable[[Any, Invocation], dict[str, Any]]
 
 
 def build(environ: Mapping[str, str]) -> Handler:
@@ -46,18 +57,19 @@ def build(environ: Mapping[str, str]) -> Handler:
         },
         wake_batch,
     )
-    return sweeper(sweep, settings.sweep_s, log)
+    return sweeper(sweep, log)
 
 
-def sweeper(sweep: Callable[[float], Swept], seconds: float, log: logging.Logger) -> Handler:
+def sweeper(sweep: Callable[[float], Swept], log: logging.Logger) -> Handler:
     """The handler of a schedule; whatever the event is, it looks for what is overdue, and answers what it did.
 
-    It raises what the store of jobs raises: the next sweep comes by itself.
+    It goes on until all is looked at, or most of the invocation's time is over. It raises what the store of jobs
+    raises: the next sweep comes by itself.
     """
 
-    def handler(_event: Any, _context: Any) -> dict[str, Any]:
+    def handler(_event: Any, context: Invocation) -> dict[str, Any]:
         start = perf_counter()
-        done = asdict(sweep(seconds))
+        done = asdict(sweep(_SHARE * context.get_remaining_time_in_millis() / 1e3))
         fields = {**done, "ms": round((perf_counter() - start) * 1e3, 3)}
         log.log(logging.INFO if done["complete"] else logging.WARNING, "jobs swept", extra={"fields": fields})
         return done

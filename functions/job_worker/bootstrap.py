@@ -8,12 +8,8 @@ from botocore.session import Session
 from functions.job_worker.settings import Settings
 from functions.job_worker.worker import Worker
 from shared.adapters.aws import client
-from shared.adapters.aws_calls import AwsCalls
 from shared.adapters.sqs_messages import SqsMessages
-from shared.bootstrap.data_plane import data_plane
-from shared.bootstrap.job_lines import JobLines
-from shared.bootstrap.job_running import job_running, stores_on_aws
-from shared.bootstrap.settings import Clients
+from shared.bootstrap.job_running import job_running_on_aws
 from shared.domain.settings import load
 from shared.web.logs import configure
 
@@ -22,11 +18,8 @@ def build(environ: Mapping[str, str]) -> Worker:
     """The handler for an environment; SettingsError names what is wrong with it."""
     settings = load(Settings, environ)
     log = configure(settings.service, settings.log_level)
-    session, calls = Session(), AwsCalls()
-    calls.watch(session)
-    clients = Clients.patient(settings, session)
-    lines = JobLines(settings, calls, log)
-    running = job_running(data_plane(settings, session, clients), stores_on_aws(settings, session, clients), lines)
+    session = Session()
+    running = job_running_on_aws(settings, session, log)
     messages = SqsMessages(
         partial(
             client,
@@ -42,7 +35,7 @@ def build(environ: Mapping[str, str]) -> Worker:
         running.run,
         running.hold,
         messages,
-        lines.begin,
+        running.lines.begin,
         reserve_ms=settings.job_reserve_ms,
         least_ms=settings.job_least_ms,
     )

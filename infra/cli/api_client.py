@@ -9,6 +9,7 @@ from urllib.parse import quote, urlencode
 
 from infra.cli.local import running_stack
 from infra.cli.output import UNREACHABLE, USAGE, Failure
+from infra.cli.problems import said
 
 CONNECT_TIMEOUT_S: Final = 3.0
 # An HTTP API answers within 30 s, if only with a 503.
@@ -145,20 +146,15 @@ class RefusedError(Failure):
 def _refusal(status: int, document: Any) -> RefusedError:
     """The failure for an answer of a function (problem+json) or of the gateway (`{"message": …}`)."""
     if not isinstance(document, dict) or "title" not in document:
-        said = document.get("message") if isinstance(document, dict) else None
+        reason = document.get("message") if isinstance(document, dict) else None
         hint = " Check the key: --key, SLUICE_API_KEY." if status in (401, 403) else ""
-        return RefusedError(status, f"The API answered {status}: {said or 'no reason given'}.{hint}")
-    places = [error for error in document.get("errors") or [] if error.get("pointer")]
-    details = [f"{error['pointer']}: {error.get('detail', '')}" for error in places]
-    if request_id := document.get("request_id"):
-        details.append(f"{document.get('code', status)}, request {request_id}")
-        if status >= 500:
-            details.append("The cause is in the log: `sluice logs` shows it for the local stack.")
-    detail = str(document.get("detail", ""))
-    # A problem of one place names that place in its detail already.
-    if len(places) == 1 and detail == details[0]:
-        detail = ""
-    return RefusedError(status, f"{document['title']} ({status}){': ' if detail else '.'}{detail}", tuple(details))
+        return RefusedError(status, f"The API answered {status}: {reason or 'no reason given'}.{hint}")
+    places = [(each["pointer"], each.get("detail", "")) for each in document.get("errors") or [] if each.get("pointer")]
+    message, details = said(str(document["title"]), str(document.get("detail", "")), places)
+    request_id = document.get("request_id")
+    by = f"{document.get('code', 'problem')} ({status})" + (f", request {request_id}" if request_id else "")
+    cause = ("The cause is in the log: `sluice logs` shows it for the local stack.",) if status >= 500 else ()
+    return RefusedError(status, message, (*details, by, *cause))
 
 
 def _reason(error: Exception) -> str:

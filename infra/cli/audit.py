@@ -11,7 +11,9 @@ import typer
 from infra.cli.deployed import Account, ProfileOption, RegionOption, StackOption, stack_outputs, unusable
 from infra.cli.local import running_stack
 from infra.cli.options import JsonOption, help_text
-from infra.cli.output import UNREACHABLE, USAGE, Failure, console, messages, plain, print_json
+from infra.cli.output import UNREACHABLE, USAGE, Failure, messages, plain, print_json
+from infra.cli.tables import print_table
+from infra.cli.times import time_text
 from shared.domain.errors import BackendTimeout, BackendUnavailable
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from shared.domain.audit import AuditRecord
     from shared.usecases.read_audit import ShardReport
 
-GROUP_HELP: Final = "The audit trail: who asked for what, when, and what was decided."
+GROUP_HELP: Final = "Audit: who asked for what, when, and what was decided."
 VERIFY_HELP = help_text(
     "Check that the audit trail is what was written.",
     "Reads every segment, and holds it against the one before, the head of its shard and the anchors in the audit "
@@ -83,10 +85,13 @@ def verify(
 
 def show(
     *,
-    tenant: Annotated[str | None, typer.Option(help="Only records of this tenant.")] = None,
+    tenant: Annotated[str | None, typer.Option(metavar="TENANT", help="Only records of this tenant.")] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000, help="Most records to show.")] = 50,
     since: Annotated[
-        str, typer.Option(help="How far back: 30m, 2h, 7d, or a date or time (RFC 3339; UTC unless it says).")
+        str,
+        typer.Option(
+            metavar="TIME", help="How far back: 30m, 2h, 7d, or a date or time (RFC 3339; UTC unless it says)."
+        ),
     ] = "7d",
     stack: StackOption = None,
     region: RegionOption = None,
@@ -159,18 +164,16 @@ def _progress() -> "Progress":
 
 
 def _print_reports(reports: "Sequence[ShardReport]") -> None:
-    from rich.table import Table
-    from rich.text import Text  # a plain string would be taken for markup
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("Shard", "Segments", "Records", "Anchored up to"):
-        table.add_column(name, justify="right")
-    table.add_column("")
-    for report in reports:
-        outcome = Text("broken", style="red") if report.breaches else Text("whole", style="green")
-        counts = (report.segments, report.records, report.anchored)
-        table.add_row(Text(plain(report.shard)), *map(str, counts), outcome)
-    console.print(table)
+    header = ("shard", "segments", "records", "anchored up to", "state")
+    print_table(
+        header,
+        [
+            [each.shard, each.segments, each.records, each.anchored, "broken" if each.breaches else "whole"]
+            for each in reports
+        ],
+        right=header[:-1],
+        marked=[at for at, report in enumerate(reports) if report.breaches],
+    )
 
 
 def _document(report: "ShardReport") -> dict[str, object]:
@@ -194,7 +197,7 @@ def _line(record: "AuditRecord") -> str:
     else:
         what, decision = f"unreadable line of {record.bytes} bytes", f"sha256:{record.digest}"
     who = f"{record.tenant or '-'} {record.key_id or '-'}"
-    return f"{record.time}  {who}  {what}  {decision}  {record.request_id or '-'}"
+    return f"{time_text(record.time)}  {who}  {what}  {decision}  {record.request_id or '-'}"
 
 
 def _start(since: str) -> datetime:

@@ -1,6 +1,5 @@
 """`sluice batch run`: a file of many rows, predicted row by row, and fetched."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from datetime import datetime
@@ -9,11 +8,13 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from infra.cli.api_client import Api, call
-from infra.cli.job_progress import Job, fetch_result, follow, raise_unless_succeeded, rows_of
+from infra.cli.api_client import Api
+from infra.cli.batch_files import clear, errors_beside, fetch_batch, manifest_beside
+from infra.cli.job_facts import cost_text, model_text
+from infra.cli.job_progress import Job, follow, going_on, raise_unless_succeeded, rows_of
 from infra.cli.options import JsonOption, KeyOption, UrlOption, help_text
 from infra.cli.output import USAGE, Failure, messages, plain, print_json, size_text
-from infra.cli.tables import print_table
+from infra.cli.tables import print_facts
 from infra.cli.uploads import FileArgument
 from shared.domain.batch_formats import file_type
 from shared.domain.batches import DEFAULT_ERROR_SHARE
@@ -28,13 +29,11 @@ RUN_HELP: Final = help_text(
     "sluice batch run tumor rows.parquet --output predictions.parquet --max-error-share 0",
 )
 
-_CHUNK: Final = 1 << 20
 _SHOWN_ERRORS: Final = 5
-_INTERRUPTED: Final = 130  # as shells have it for SIGINT
 
 
 def run(
-    model: Annotated[str, typer.Argument(help="Name of a published model.", show_default=False)],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name of a published model.", show_default=False)],
     file: FileArgument,
     *,
     output: Annotated[
@@ -43,7 +42,9 @@ def run(
     max_error_share: Annotated[
         float, typer.Option("--max-error-share", min=0, max=1, help="Share of the rows that may be wrong.")
     ] = DEFAULT_ERROR_SHARE,
-    version: Annotated[str | None, typer.Option(help="A version or a label (default: the endpoint's choice).")] = None,
+    version: Annotated[
+        str | None, typer.Option(metavar="VERSION", help="A version or a label (default: the endpoint's choice).")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the run, and fetch its output.")] = True,
     url: UrlOption = None,
     key: KeyOption = None,
@@ -53,18 +54,15 @@ def run(
     target = _target(file, output)
     api = Api.find(url, key)
     if wait:
-        _clear(target)
+        clear(target)
     job = _start(api, model, file, version, max_error_share)
     job_id = str(job["job_id"])
     if not wait:
         _say_on(job, as_json=as_json)
         return
-    try:
+    with going_on(job_id):
         job = follow(api, job_id)
-        manifest = _fetched(api, job, target)
-    except KeyboardInterrupt:
-        messages.print(f"\nThe run goes on. `sluice jobs show {job_id} --follow` shows how.", soft_wrap=True)
-        raise typer.Exit(_INTERRUPTED) from None
+        manifest = fetch_batch(api, job, target)
     if as_json:
         print_json(job)
     else:
@@ -86,20 +84,6 @@ def _target(file: Path, output: Path | None) -> Path:
     return target
 
 
-def _manifest(target: Path) -> Path:
-    return target.with_name(f"{target.name}.manifest.json")
-
-
-def _errors(target: Path) -> Path:
-    return target.with_name(f"{target.name}.errors.jsonl")
-
-
-def _clear(target: Path) -> None:
-    """Remove what an earlier run has left there: it must not be taken for what comes of this one."""
-    for path in (target, _manifest(target), _errors(target)):
-        path.unlink(missing_ok=True)
-
-
 def _start(api: Api, model: str, file: Path, version: str | None, max_error_share: float) -> Job:
     from infra.cli.transfers import upload
 
@@ -112,46 +96,17 @@ def _start(api: Api, model: str, file: Path, version: str | None, max_error_shar
     return job
 
 
-def _fetched(api: Api, job: Job, target: Path) -> Mapping[str, Any] | None:
-    """The manifest, None where there is none; it lies beside the output, which is held against its checksum."""
-    if not (job.get("batch") or {}).get("manifest"):
-        return None
-    path = _manifest(target)
-    _download(api, job, "manifest", path)
-    manifest: Mapping[str, Any] = json.loads(path.read_bytes())
-    if manifest.get("errors_uri"):
-        _download(api, job, "errors", _errors(target))
-    if job["state"] == "succeeded":
-        fetch_result(api, job, target)
-        if _sha256(target) != manifest["output"]["sha256"]:
-            raise Failure(f"{target} has other bytes than the manifest says: fetch it again.")
-    return manifest
-
-
-def _download(api: Api, job: Job, what: str, path: Path) -> None:
-    from infra.cli.transfers import download
-
-    answer = call("GET", f"{api.url}/v1/jobs/{job['job_id']}/{what}", what="The API", headers=api.headers)
-    address = answer.headers.get("location")
-    if answer.status != 303 or not address:
-        raise Failure(f"The {what} of the batch cannot be fetched: the API answered {answer.status}.")
-    download(address, path)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def _say_on(job: Job, *, as_json: bool) -> None:
     if as_json:
         print_json(job)
         return
     typer.echo(plain(str(job["job_id"])))
-    messages.print(f"Started. `sluice jobs show {job['job_id']} --follow` shows how it goes on.", style="dim")
+    messages.print(
+        f"Started. `sluice jobs show {job['job_id']} --follow --result FILE` fetches its output, too.",
+        style="dim",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def _show(job: Job, manifest: Mapping[str, Any] | None, target: Path) -> None:
@@ -160,23 +115,23 @@ def _show(job: Job, manifest: Mapping[str, Any] | None, target: Path) -> None:
     facts: dict[str, Any] = {
         "job": job["job_id"],
         "state": job["state"],
-        "model": " ".join(str(part) for part in job["model"].values() if part),
+        "model": model_text(job),
         "rows": f"{done:,} of {total:,}" if total else done,
         "duration": None if seconds is None else f"{seconds:.1f} s",
-        "rows a second": f"{done / seconds:,.0f}" if seconds else None,
-        "cost": None if job.get("cost_usd") is None else f"{job['cost_usd']:.9f} USD",
+        "rows a second": f"{done / seconds:,.0f}" if seconds and done else None,
+        "cost": cost_text(job),
     }
     if manifest is not None:
         facts["wrong rows"] = f"{manifest['rows']['failed']:,}"
         if manifest["output"] is not None:
             facts["output"] = f"{target} ({size_text(manifest['output']['size'])})"
-        facts["manifest"] = _manifest(target)
+        facts["manifest"] = manifest_beside(target)
         if manifest.get("errors_uri"):
-            facts["all wrong rows"] = _errors(target)
-    print_table(("", ""), [[name, value] for name, value in facts.items() if value is not None])
+            facts["all wrong rows"] = errors_beside(target)
+    print_facts(facts)
     for error in (manifest or {}).get("errors", ())[:_SHOWN_ERRORS]:
-        said = (f"row {error['row']}:", f"{error['code']}:", error["pointer"], error["detail"])
-        messages.print(plain(" ".join(part for part in said if part)), markup=False, soft_wrap=True)
+        said = (f"row {error['row']}", error["code"], error["pointer"], error["detail"])
+        messages.print(plain(": ".join(part for part in said if part)), markup=False, soft_wrap=True)
     if (job.get("problem") or {}).get("code") == TooManyErrors.code:
         messages.print("`--max-error-share` says which share of the rows may be wrong.", style="dim", soft_wrap=True)
 

@@ -62,7 +62,7 @@ def cost(
         int | None,
         typer.Option(help="Of a serverless endpoint, 1024 to 6144 (default: the size that has --memory-mb)."),
     ] = None,
-    instance_type: Annotated[str, typer.Option(help="Of the instances.")] = "ml.g5.xlarge",
+    instance_type: Annotated[str, typer.Option(metavar="TYPE", help="Of the instances.")] = "ml.g5.xlarge",
     instances: Annotated[
         int | None, typer.Option(help="A fixed number of real-time instances (default: by the load).", min=1, max=1000)
     ] = None,

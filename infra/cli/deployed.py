@@ -16,9 +16,12 @@ StackOption = Annotated[
     str | None, typer.Option("--stack", help="Name of a deployed stack (default: the local stack).", metavar="NAME")
 ]
 RegionOption = Annotated[
-    str | None, typer.Option("--region", help="AWS region of that stack (default: your configuration's).")
+    str | None,
+    typer.Option("--region", metavar="REGION", help="AWS region of that stack (default: your configuration's)."),
 ]
-ProfileOption = Annotated[str | None, typer.Option("--profile", help="AWS profile to use for that stack.")]
+ProfileOption = Annotated[
+    str | None, typer.Option("--profile", metavar="PROFILE", help="AWS profile to use for that stack.")
+]
 
 _CONNECT_TIMEOUT_S: Final = 3.0
 _READ_TIMEOUT_S: Final = 10.0

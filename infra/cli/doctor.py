@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from infra.cli.checks.check import Check, Result
 
 HELP = help_text(
-    "Check an account and a deployment, or this machine, and say what to do.",
-    "With --stack: region, credentials, quotas, the stack, its functions, its endpoint, readiness and (with a key) a "
-    "prediction. With --account: the first three, before anything is deployed. With neither: this machine and the "
-    "local stack. It only reads, apart from the one prediction. The exit code is 0 unless a check failed, 3 if "
-    "that was for want of an answer.",
+    "Check an account, a deployment or this machine.",
+    "And say what to do. With --stack: region, credentials, quotas, the stack, its functions, its endpoint, readiness "
+    "and (with a key) a prediction. With --account: the first three, before anything is deployed. With neither: this "
+    "machine and the local stack. It only reads, apart from the one prediction. The exit code is 0 unless a check "
+    "failed, 3 if that was for want of an answer.",
     "sluice doctor",
     "sluice doctor --account --region eu-west-1",
     "SLUICE_API_KEY=sluice_… sluice doctor --stack sluice-dev --region eu-west-1",
@@ -35,10 +35,11 @@ def doctor(
     profile: ProfileOption = None,
     key: KeyOption = None,
     model: Annotated[
-        str | None, typer.Option(help="Model to predict with (default: the first with an example).")
+        str | None, typer.Option(metavar="MODEL", help="Model to predict with (default: the first with an example).")
     ] = None,
     instance_type: Annotated[
-        str | None, typer.Option(help="Instance type whose quota to check (default: the stack's endpoint's).")
+        str | None,
+        typer.Option(metavar="TYPE", help="Instance type whose quota to check (default: the stack's endpoint's)."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

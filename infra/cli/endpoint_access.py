@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from infra.cli.output import FAILED, USAGE, Failure
+from infra.cli.problems import more_places, said_of
 from infra.cli.stores import explained, find_stores
 from shared.domain.errors import InvalidRequest, NotFound, SluiceError
 
@@ -71,11 +72,11 @@ def explained_stores() -> Iterator[None]:
 
 def _failure(error: SluiceError, exit_code: int) -> Failure:
     if not error.fields:
-        return Failure(f"{error.title}: {error.detail}", exit_code=exit_code)
+        return Failure(said_of(error), exit_code=exit_code)
     lines = [f"{_option(field.pointer)}{field.detail}" for field in error.fields]
     if len(lines) == 1:
         return Failure(lines[0], exit_code=exit_code)
-    return Failure(error.title, exit_code=exit_code, details=tuple(lines))
+    return Failure(f"{error.title}.", exit_code=exit_code, details=(*lines, *more_places(error.detail)))
 
 
 def _option(where: str) -> str:

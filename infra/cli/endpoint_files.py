@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from infra.cli.options import read_input
 from infra.cli.output import USAGE, Failure
+from infra.cli.problems import more_places
 from infra.cli.yaml_documents import YamlDocument, YamlProblem, read_yaml
 from shared.domain.endpoint.checks import problems_of
 from shared.domain.endpoint.config import EndpointConfig
@@ -87,8 +88,8 @@ def read_files(paths: Sequence[str]) -> Sequence[EndpointFile]:
 def problems_in(source: Source, error: SluiceError) -> Sequence[str]:
     """What an error says about a document, a line for each place."""
     lines = [source.problem(problem) for problem in error.fields or [FieldError("", error.detail)]]
-    if error.fields and (more := _more(error.detail)):
-        lines.append(f"{source}: {more}")
+    if error.fields:
+        lines += [f"{source}: {more}" for more in more_places(error.detail)]
     return lines
 
 
@@ -164,17 +165,6 @@ def _config(value: Any) -> EndpointConfig:
         raise MissingField.at("/endpoint", "is missing: which endpoint is this?")
     name = value["endpoint"]
     return read_config(value, name if isinstance(name, str) else "")
-
-
-def _more(detail: str) -> str:
-    """The note on further places, beyond those that an error has."""
-    from shared.domain.field_errors import MAX_ERRORS
-
-    _, opened, rest = detail.rpartition(" (and ")
-    number = rest.partition(" more)")[0]
-    if not opened or not number.isdecimal() or int(number) < MAX_ERRORS:
-        return ""
-    return f"and {int(number) + 1 - MAX_ERRORS} more places"
 
 
 def _place(file: str, line: int | None) -> str:

@@ -9,6 +9,7 @@ import typer
 
 from infra.cli.endpoint_access import Endpoints, explained_stores
 from infra.cli.output import USAGE, Failure, console, messages, plain, print_json
+from infra.cli.problems import said_of
 from shared.domain.admin_bounds import MAX_NOTE
 from shared.domain.errors import BackendError, SluiceError
 
@@ -187,7 +188,7 @@ def _apply(endpoints: Endpoints, plans: Sequence[Planned]) -> list[Outcome]:
                 stored, _ = endpoints.manage.put(plan.stored.config, expected=plan.read, by=by, note=plan.stored.note)
             outcome.revision = stored.revision
         except SluiceError as error:
-            outcome.error = f"{error.title}: {error.detail}"
+            outcome.error = said_of(error)
             down = error.title if isinstance(error, BackendError) else ""
         except Failure as failure:
             outcome.error, down = failure.message, "the store is out of reach"

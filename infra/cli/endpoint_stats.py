@@ -1,7 +1,6 @@
 """`sluice endpoints stats`: what the traffic of an endpoint showed."""
 
 from collections.abc import Mapping, Sequence
-from datetime import date
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -9,17 +8,19 @@ import typer
 from infra.cli.deployed import ProfileOption, RegionOption, StackOption
 from infra.cli.endpoint_access import told
 from infra.cli.options import JsonOption, help_text
-from infra.cli.output import USAGE, Failure, console, plain, print_json
+from infra.cli.output import console, plain, print_json
 from infra.cli.stores import find_stores
 from infra.cli.tables import print_table
+from infra.cli.times import day_of
 
 if TYPE_CHECKING:
     from shared.domain.endpoint.traffic_counts import ArmTraffic, ShadowTraffic, Traffic, VariantTraffic
 
 HELP = help_text(
-    "Show what the traffic of an endpoint showed: variants, experiments, shadows and fallbacks.",
-    "Days are UTC days, both included. What is shown lags behind the requests by the seconds that the log takes. A "
-    "shadow's times are those of the copies that were done in time, beside the answers that were given.",
+    "Show what the traffic of an endpoint showed.",
+    "By variants, experiments, shadows and fallbacks. Days are UTC days, both included. What is shown lags behind the "
+    "requests by the seconds that the log takes. A shadow's times are those of the copies that were done in time, "
+    "beside the answers that were given.",
     "sluice endpoints stats tumor",
     "sluice endpoints stats tumor --since 2026-11-01 --until 2026-11-07 --stack sluice-dev",
 )
@@ -44,7 +45,7 @@ def stats(
     as_json: JsonOption = False,
 ) -> None:
     """Show counters."""
-    days = _day(since), _day(until)
+    days = day_of(since), day_of(until)
     from shared.adapters.dynamodb_traffic import DynamoDBTraffic
     from shared.usecases.read_traffic import ReadTraffic
 
@@ -62,13 +63,6 @@ def stats(
         return
     console.print(plain(f"{name} {span}"), style="bold", markup=False)
     _show(found.traffic)
-
-
-def _day(text: str | None) -> date | None:
-    try:
-        return None if text is None else date.fromisoformat(text)
-    except ValueError:
-        raise Failure(f"{text!r} is no day: 2026-11-21, for example.", exit_code=USAGE) from None
 
 
 def _show(traffic: "Traffic") -> None:

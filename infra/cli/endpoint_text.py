@@ -49,14 +49,14 @@ def version_text(config: EndpointConfig, variant: Variant) -> str:
 
 def _heading(stored: StoredEndpoint) -> str:
     from infra.cli.output import plain
-    from shared.schemas.admin import timestamp
+    from infra.cli.times import time_text
 
     name = stored.config.endpoint
     if not stored.revision:
         return f"# {name}: nothing is stored, and these are the defaults."
     who = f" by {stored.changed_by}" if stored.changed_by else ""
     why = f": {stored.note}" if stored.note else ""
-    text = f"# {name}, revision {stored.revision}, set {timestamp(stored.changed_at)}{who}{why}"
+    text = f"# {name}, revision {stored.revision}, set {time_text(stored.changed_at)}{who}{why}"
     return plain(" ".join(text.splitlines()))
 
 

@@ -9,15 +9,17 @@ import typer
 from infra.cli.deployed import ProfileOption, RegionOption, StackOption
 from infra.cli.endpoint_access import Endpoints, told
 from infra.cli.endpoint_plans import DryRunOption, NoteOption, Planned, Run, YesOption, lines_of, print_styled
+from infra.cli.endpoint_revisions import check_revision, kept_of, known_revisions
 from infra.cli.options import JsonOption, help_text
 from infra.cli.output import USAGE, Failure, console, messages, plain, print_json
 from infra.cli.tables import print_table
+from infra.cli.times import time_text
 
 if TYPE_CHECKING:
     from shared.domain.endpoint.changes import Change
     from shared.domain.endpoint.config import EndpointConfig, StoredEndpoint
 
-GROUP_HELP: Final = "Endpoints: which versions answer, where they run, and what happens when they cannot."
+GROUP_HELP: Final = "Endpoints: which versions answer, where, and by what rules."
 LIST_HELP = help_text(
     "List the endpoints for which something is set.",
     "With the shares of the traffic that their variants get. For every other endpoint the defaults hold.",
@@ -48,7 +50,9 @@ ROLLBACK_HELP = help_text(
 NameArgument = Annotated[
     str, typer.Argument(metavar="NAME", help="Name of an endpoint: that of its model.", show_default=False)
 ]
-RevisionOption = Annotated[int | None, typer.Option(min=1, help="An earlier revision.", show_default=False)]
+RevisionOption = Annotated[
+    int | None, typer.Option(help="An earlier revision, from 1.", metavar="REVISION", show_default=False)
+]
 
 
 def list_(
@@ -70,7 +74,8 @@ def list_(
             ("endpoint", "revision", "variants", "shadow", "experiment", "changed"),
             [_row(stored) for stored in found],
             right=("revision",),
-            whole=("endpoint",),
+            whole=("endpoint", "changed"),
+            spare=("experiment", "shadow", "changed"),
         )
 
 
@@ -88,9 +93,11 @@ def show(
     """Show an endpoint."""
     if as_yaml and as_json:
         raise Failure("Either --yaml or --json.", exit_code=USAGE)
+    check_revision(name, revision)
     with told():
         manage = Endpoints.of(stack, region, profile).manage
-        stored = manage.get(name) if revision is None else manage.revision(name, revision)
+        with known_revisions(manage, name):
+            stored = manage.get(name) if revision is None else manage.revision(name, revision)
     if as_json:
         print_json(_document(stored))
         return
@@ -141,6 +148,7 @@ def history(
                 for stored, plan in steps
             ],
             right=("revision", "changes"),
+            whole=("when",),
         )
 
 
@@ -148,7 +156,8 @@ def rollback(
     name: NameArgument,
     *,
     to: Annotated[
-        int | None, typer.Option(min=1, help="Which revision (default: the one before).", show_default=False)
+        int | None,
+        typer.Option(help="Which revision, from 1 (default: the one before).", metavar="REVISION", show_default=False),
     ] = None,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
@@ -160,12 +169,14 @@ def rollback(
 ) -> None:
     """Go back."""
     run = Run(dry_run=dry_run, yes=yes, as_json=as_json)
+    check_revision(name, to)
     endpoints = Endpoints.of(stack, region, profile)
     with told():
         read = endpoints.manage.get(name).revision
         if to is None and read < 2:
-            raise Failure(f"There is no revision of {name} to go back to.")
-        changed = endpoints.manage.rollback(name, to or read - 1, expected=read, by="", note=note, dry_run=True)
+            raise Failure(f"There is no revision to go back to: {kept_of(name, read)}.")
+        with known_revisions(endpoints.manage, name):
+            changed = endpoints.manage.rollback(name, to or read - 1, expected=read, by="", note=note, dry_run=True)
     run(endpoints, [Planned.of(read, changed)])
 
 
@@ -216,9 +227,7 @@ def _show_steps(steps: "Sequence[tuple[StoredEndpoint, Sequence[Change] | None]]
 
 
 def _when(stored: "StoredEndpoint") -> str:
-    from shared.schemas.admin import timestamp
-
-    return timestamp(stored.changed_at)
+    return time_text(stored.changed_at)
 
 
 def _document(stored: "StoredEndpoint") -> dict[str, Any]:

@@ -8,18 +8,20 @@ import typer
 
 from infra.cli.local import project_root, running_stack
 from infra.cli.options import help_text
-from infra.cli.output import USAGE, Failure, console, messages, plain, print_json
+from infra.cli.output import USAGE, Failure, messages, print_json
+from infra.cli.tables import print_table
 from infra.local.home import MARK, Home, LocalStack
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 HELP = help_text(
-    "Show the environment of the functions, or print it as sam local's --env-vars file.",
-    "The functions that `sam local` runs in containers then use the tables, the bucket and the endpoint of the "
-    "running local stack. In a container 127.0.0.1 is the container itself: --host names this machine as containers "
-    "see it. Docker Desktop passes that on to 127.0.0.1. On Linux it does not: run `sluice env --relay ADDRESS` beside "
-    "it, with the address of Docker's bridge, and give `sam local` --add-host host.docker.internal:host-gateway.",
+    "Show the environment of the functions.",
+    "With --json as the file for sam local's --env-vars. The functions that `sam local` runs in containers then use "
+    "the tables, the bucket and the endpoint of the running local stack. In a container 127.0.0.1 is the container "
+    "itself: --host names this machine as containers see it. Docker Desktop passes that on to 127.0.0.1. On Linux it "
+    "does not: run `sluice env --relay ADDRESS` beside it, with the address of Docker's bridge, and give `sam local` "
+    "--add-host host.docker.internal:host-gateway.",
     "sluice env --json > env.json",
     "sluice env --relay 172.17.0.1",
     "sluice env --json --host 127.0.0.1",
@@ -33,7 +35,9 @@ _MAX_CONNECTIONS: Final = 128
 
 
 def env(
-    host: Annotated[str, typer.Option(help="This machine, as the functions' containers see it.")] = HOST,
+    host: Annotated[
+        str, typer.Option(metavar="HOST", help="This machine, as the functions' containers see it.")
+    ] = HOST,
     relay: Annotated[
         str | None,
         typer.Option(help="Pass what comes to this address on to the local stack, until Ctrl-C.", metavar="ADDRESS"),
@@ -82,22 +86,20 @@ def environments(local: LocalStack, host: str) -> "dict[str, dict[str, str]]":
 
 
 def _show(variables: "Mapping[str, Mapping[str, str]]") -> None:
-    from rich.table import Table
-    from rich.text import Text  # a plain string would be taken for markup
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("function", "variable", "value"):
-        table.add_column(name, overflow="fold")
-    for function, own in variables.items():
-        for number, (name, value) in enumerate(own.items()):
-            table.add_row(*(Text(plain(cell)) for cell in (function if number == 0 else "", name, value)))
-    console.print(table)
+    header = ("function", "variable", "value")
+    rows = [
+        [function if number == 0 else "", *variable]
+        for function, own in variables.items()
+        for number, variable in enumerate(own.items())
+    ]
+    print_table(header, rows, whole=header)
     messages.print(
         "For `sam local`: sluice env --json > env.json, then\n"
         "  sam local invoke PredictFunction --event tests/events/predict.json --env-vars env.json\n"
         "  sam local start-api --env-vars env.json",
         style="dim",
         markup=False,
+        soft_wrap=True,
     )
 
 

@@ -12,6 +12,7 @@ from infra.cli.options import JsonOption, help_text
 from infra.cli.output import USAGE, Failure, console, messages, plain, print_json
 from infra.cli.stores import explained, find_stores
 from infra.cli.tables import print_table
+from infra.cli.times import time_text
 from shared.domain.new_features import NewFeatures
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ _DAY_S: Final = 86_400
 
 SetOption = Annotated[str, typer.Option("--set", help="Set of features.", metavar="SET")]
 TenantOption = Annotated[
-    str | None, typer.Option(help=f"Tenant that owns them (default, of the local stack: {_LOCAL_TENANT}).")
+    str | None,
+    typer.Option(metavar="TENANT", help=f"Tenant that owns them (default, of the local stack: {_LOCAL_TENANT})."),
 ]
 EntityArgument = Annotated[str, typer.Argument(metavar="ENTITY", help="Id of an entity.", show_default=False)]
 
@@ -62,7 +64,10 @@ def put(
     entity_column: Annotated[str | None, typer.Option(help="Its column with ids.", metavar="COLUMN")] = None,
     at: Annotated[
         str | None,
-        typer.Option(help="When the values held: its column with times, or for one entity the time (default: now)."),
+        typer.Option(
+            metavar="COLUMN|TIME",
+            help="When the values held: its column with times, or for one entity the time (default: now).",
+        ),
     ] = None,
     text: Annotated[
         list[str] | None, typer.Option(help="Column that is text, whatever it looks like.", metavar="COLUMN")
@@ -81,8 +86,7 @@ def put(
         raise Failure("--file needs --entity-column: which of its columns has the ids?", exit_code=USAGE)
     if file is None and (entity_column or text):
         raise Failure("--entity-column and --text belong to --file.", exit_code=USAGE)
-    owner = _tenant(tenant, stack)
-    features = _features(stack, region, profile)
+    owner, features = _of_tenant(tenant, stack, region, profile)
     if file is not None and entity_column is not None:
         from infra.cli.feature_files import Columns
         from infra.cli.feature_upload import Target, put_file
@@ -104,16 +108,17 @@ def get(
     as_json: JsonOption = False,
 ) -> None:
     """Show features."""
-    owner = _tenant(tenant, stack)
+    owner, features = _of_tenant(tenant, stack, region, profile)
     with explained():
-        record = _features(stack, region, profile).get(owner, set_, entity)
+        record = features.get(owner, set_, entity)
     if as_json:
         print_json(_document(owner, record))
         return
-    document = _document(owner, record)
-    ends = f", until {document['expires_at']}" if document["expires_at"] else ""
-    console.print(plain(f"{entity} in {set_} of {owner}, as of {document['at']}{ends}"), style="bold", markup=False)
-    print_table(("feature", "value"), [[name, _shown(value)] for name, value in sorted(record.values.items())])
+    ends = f", until {time_text(record.expires_at)}" if record.expires_at else ""
+    heading = f"{entity} in {set_} of {owner}, as of {time_text(record.at)}{ends}"
+    console.print(plain(heading), style="bold", markup=False, soft_wrap=True)
+    features_by_name = sorted(record.values.items())
+    print_table(("feature", "value"), [[name, _shown(value)] for name, value in features_by_name], whole=("feature",))
 
 
 def delete(
@@ -127,22 +132,21 @@ def delete(
     as_json: JsonOption = False,
 ) -> None:
     """Remove features."""
-    owner = _tenant(tenant, stack)
+    owner, features = _of_tenant(tenant, stack, region, profile)
     with explained():
-        record = _features(stack, region, profile).delete(owner, set_, entity)
+        record = features.delete(owner, set_, entity)
     if as_json:
         print_json(_document(owner, record))
     else:
         messages.print(plain(f"Removed {len(record.values)} features of {entity}."), markup=False, soft_wrap=True)
 
 
-def _tenant(tenant: str | None, stack: str | None) -> str:
+def _of_tenant(
+    tenant: str | None, stack: str | None, region: str | None, profile: str | None
+) -> "tuple[str, ManageFeatures]":
+    """Whose features these are, and where they are kept."""
     if tenant is None and stack is not None:
         raise Failure("--stack needs --tenant: whose features are they?", exit_code=USAGE)
-    return tenant or _LOCAL_TENANT
-
-
-def _features(stack: str | None, region: str | None, profile: str | None) -> "ManageFeatures":
     from shared.adapters.dynamodb_features import DynamoDBFeatures
     from shared.adapters.dynamodb_tenants import DynamoDBTenants
     from shared.usecases.manage_features import ManageFeatures
@@ -150,7 +154,8 @@ def _features(stack: str | None, region: str | None, profile: str | None) -> "Ma
     with explained():
         make, (table, tenants, usage) = find_stores(stack, region, profile, _OUTPUTS)
         dynamodb = make("dynamodb")
-    return ManageFeatures(DynamoDBFeatures(dynamodb, table), DynamoDBTenants(dynamodb, tenants, usage))
+    features = ManageFeatures(DynamoDBFeatures(dynamodb, table), DynamoDBTenants(dynamodb, tenants, usage))
+    return tenant or _LOCAL_TENANT, features
 
 
 def _new(entity: str, values: Sequence[str], at: str | None, expires_at: int | None) -> NewFeatures:
@@ -173,7 +178,8 @@ def _put_one(features: "ManageFeatures", tenant: str, set_: str, new: NewFeature
         print_json(_document(tenant, record))
     else:
         count = len(record.values)
-        messages.print(plain(f"{new.entity} has {count} features in {set_}."), markup=False, soft_wrap=True)
+        number = "1 feature" if count == 1 else f"{count} features"
+        messages.print(plain(f"{new.entity} has {number} in {set_}."), markup=False, soft_wrap=True)
 
 
 def _document(tenant: str, record: "FeatureRecord") -> dict[str, Any]:

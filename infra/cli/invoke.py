@@ -25,9 +25,13 @@ _TIMEOUT_S: Final = 16 * 60.0
 
 
 def invoke(
-    function: Annotated[str, typer.Argument(help="Logical id or name of the function.", show_default=False)],
+    function: Annotated[
+        str, typer.Argument(metavar="FUNCTION", help="Logical id or name of the function.", show_default=False)
+    ],
     *,
-    event: Annotated[str, typer.Option("--event", "-e", help="File with the event, or - for standard input.")],
+    event: Annotated[
+        str, typer.Option("--event", "-e", metavar="FILE", help="File with the event, or - for standard input.")
+    ],
     is_async: Annotated[bool, typer.Option("--async", help="Queue the event, and do not wait for an answer.")] = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -1,12 +1,16 @@
 """A job that is followed until it has ended."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import typer
+
 from infra.cli.api_client import Api, RefusedError
-from infra.cli.output import UNREACHABLE, Failure, messages, plain
+from infra.cli.output import INTERRUPTED, UNREACHABLE, Failure, messages
+from infra.cli.problems import said_of_job
 from shared.domain.jobs import FINISHED
 
 # The first looks come quickly, for jobs that take a moment; from then on as the API asks for.
@@ -19,17 +23,17 @@ Job = Mapping[str, Any]
 
 
 def follow(api: Api, job_id: str, *, pause: Callable[[float], object] = time.sleep) -> Job:
-    """The job once it has ended, with a bar on a terminal until then.
+    """The job once it has ended; until then a terminal shows its state, the time that went by, and a bar.
 
-    Failures that pass are borne for half a minute; others, and more of them, are raised.
+    The bar moves with finished parts, so the spinner beside it says that it lives. Failures that pass are borne for
+    half a minute; others, and more of them, are raised.
     """
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[rows]}"))
-    with Progress(
-        *columns, TimeElapsedColumn(), console=messages, transient=True, disable=not messages.is_terminal
-    ) as progress:
-        task = progress.add_task("job", total=None, rows="")
+    state = TextColumn("{task.description}", markup=False)
+    columns = (SpinnerColumn(), state, TimeElapsedColumn(), BarColumn(), TextColumn("{task.fields[rows]}"))
+    with Progress(*columns, console=messages, transient=True, disable=not messages.is_terminal) as progress:
+        task = progress.add_task("asking", total=None, rows="")
         looks = failures = 0
         while True:
             try:
@@ -48,6 +52,16 @@ def follow(api: Api, job_id: str, *, pause: Callable[[float], object] = time.sle
                     return job
             pause(_FIRST_S[looks] if looks < len(_FIRST_S) else _THEN_S)
             looks += 1
+
+
+@contextmanager
+def going_on(job_id: str) -> Iterator[None]:
+    """Ctrl-C ends the command, and not the job: say so, and how to come back to it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        messages.print(f"\nIt goes on. `sluice jobs show {job_id} --follow` shows how.", soft_wrap=True, markup=False)
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def rows_of(job: Job) -> tuple[int, int | None]:
@@ -74,10 +88,9 @@ def raise_unless_succeeded(job: Job, *, quiet: bool = False) -> None:
     """Failure for a job that ended otherwise, with its problem."""
     if job["state"] == "succeeded":
         return
-    problem = job.get("problem")
-    said = f": {problem['title']}. {problem['detail']}" if problem else "."
-    places = tuple(plain(f"{each['pointer']}: {each['detail']}") for each in (problem or {}).get("errors", ()))
-    raise Failure(plain(f"The job {job['job_id']} {_ended(job['state'])}{said}"), details=places, quiet=quiet)
+    ended = f"The job {job['job_id']} {_ended(job['state'])}"
+    message, places = said_of_job(job["problem"]) if job.get("problem") else ("", ())
+    raise Failure(f"{ended}: {message}" if message else f"{ended}.", details=places, quiet=quiet)
 
 
 def _ended(state: str) -> str:

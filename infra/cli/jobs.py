@@ -8,12 +8,15 @@ from typing import Annotated, Any, Final
 import typer
 
 from infra.cli.api_client import Api
-from infra.cli.job_progress import fetch_result, follow, raise_unless_succeeded, rows_of
+from infra.cli.batch_files import fetch_batch
+from infra.cli.job_facts import facts_of, rows_text
+from infra.cli.job_progress import fetch_result, follow, going_on, raise_unless_succeeded
 from infra.cli.options import JsonOption, KeyOption, UrlOption, help_text, read_input
-from infra.cli.output import USAGE, Failure, console, messages, plain, print_json, size_text
-from infra.cli.tables import print_table
+from infra.cli.output import USAGE, Failure, console, messages, plain, print_json
+from infra.cli.tables import print_facts, print_table
+from infra.cli.times import time_text
 from infra.cli.uploads import FileArgument, MediaTypeOption
-from shared.domain.jobs import FINISHED, STATES
+from shared.domain.jobs import FINISHED, STATES, JobKind
 
 GROUP_HELP: Final = "Jobs: predictions and batches that are answered later."
 SUBMIT_HELP: Final = help_text(
@@ -25,13 +28,14 @@ SUBMIT_HELP: Final = help_text(
 )
 LIST_HELP: Final = help_text(
     "List jobs, the newest first.",
-    "Those of the key's tenant.",
+    "Those of the key's tenant, batches among them.",
     "sluice jobs list",
     "sluice jobs list --state failed --model tumor --all --json",
 )
 SHOW_HELP: Final = help_text(
     "Show a job.",
-    "With --follow until it has ended, with its progress.",
+    "With --follow until it has ended, with its progress. --result writes its result to a file; of a batch that is the "
+    "output, and its manifest and its wrong rows come to lie beside it.",
     "sluice jobs show 019a0c2b1f7e4d3c2b1a09f8e7d6c5b4",
     "sluice jobs show 019a0c2b1f7e4d3c2b1a09f8e7d6c5b4 --follow --result predictions.json",
 )
@@ -42,7 +46,7 @@ CANCEL_HELP: Final = help_text(
 )
 RETRY_HELP: Final = help_text(
     "Run a failed or cancelled job again.",
-    "With what was sent; a batch goes on with the parts that are not done.",
+    "With what was sent. A batch goes on with the parts that are not done.",
     "sluice jobs retry 019a0c2b1f7e4d3c2b1a09f8e7d6c5b4",
 )
 
@@ -58,12 +62,16 @@ ResultOption = Annotated[
 
 
 def submit(
-    model: Annotated[str, typer.Argument(help="Name of a published model.", show_default=False)],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name of a published model.", show_default=False)],
     file: FileArgument,
     *,
-    version: Annotated[str | None, typer.Option(help="A version or a label (default: the endpoint's choice).")] = None,
+    version: Annotated[
+        str | None, typer.Option(metavar="VERSION", help="A version or a label (default: the endpoint's choice).")
+    ] = None,
     media_type: MediaTypeOption = None,
-    accept: Annotated[str | None, typer.Option(help="Type of the result (default: that of the file).")] = None,
+    accept: Annotated[
+        str | None, typer.Option(metavar="TYPE", help="Type of the result (default: that of the file).")
+    ] = None,
     always_upload: Annotated[bool, typer.Option("--upload", help="Upload the file, also a small one.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="End with the job.")] = False,
     result: ResultOption = None,
@@ -90,7 +98,8 @@ def submit(
         headers["Content-Type"] = media_type or media_type_of(file)
         job = api.post(*path, body=read_input(str(file), _INLINE), headers=headers).document()
     if wait:
-        _show_end(api, follow(api, job["job_id"]), result, as_json=as_json)
+        with going_on(job["job_id"]):
+            _show_end(api, follow(api, job["job_id"]), result, as_json=as_json)
     elif as_json:
         print_json(job)
     else:
@@ -100,9 +109,12 @@ def submit(
 
 def list_(
     *,
-    state: Annotated[list[str] | None, typer.Option(help=f"Only these: {', '.join(STATES)}. May be repeated.")] = None,
-    model: Annotated[str | None, typer.Option(help="Only this model's.")] = None,
-    kind: Annotated[str | None, typer.Option(help="Only this kind: prediction or batch.")] = None,
+    state: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Only these: {', '.join(STATES)}. May be repeated.", metavar="STATE"),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Only this model's.", metavar="MODEL")] = None,
+    kind: Annotated[JobKind | None, typer.Option(help="Only this kind: prediction or batch.", metavar="KIND")] = None,
     limit: Annotated[int, typer.Option(min=1, max=_MOST, help="Most jobs that are listed.")] = 20,
     everything: Annotated[bool, typer.Option("--all", help="List them all.")] = False,
     url: UrlOption = None,
@@ -110,6 +122,8 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """List jobs."""
+    if unknown := [each for each in state or () if each not in STATES]:
+        raise Failure(f"--state: {unknown[0]!r} is none of {', '.join(STATES)}.", exit_code=USAGE)
     given = {"state": ",".join(state or ()), "model": model, "kind": kind}
     query = {name: value for name, value in given.items() if value}
     found, cursor = _listed(Api.find(url, key), query, _MOST if everything else limit)
@@ -127,15 +141,16 @@ def list_(
                 job["kind"],
                 job["model"],
                 job["state"],
-                _rows(job),
-                job["created_at"],
-                job.get("finished_at") or "",
+                rows_text(job),
+                time_text(job["created_at"]),
+                time_text(job.get("finished_at")),
                 job.get("code") or "",
             ]
             for job in found
         ],
         right=("rows",),
-        whole=("job",),
+        whole=("job", "model", "state", "created", "ended", "problem"),
+        spare=("kind", "ended", "problem", "rows", "created", "model"),
     )
     if cursor:
         messages.print("There are more: --limit, or --all.", style="dim")
@@ -152,11 +167,15 @@ def show(
 ) -> None:
     """Show a job; it is a failure where it was waited for, or its result, and it did not succeed."""
     api = Api.find(url, key)
-    job = follow(api, job_id) if followed else api.get("v1", "jobs", job_id).document()
-    if followed or result is not None:
+    if followed:
+        with going_on(job_id):
+            _show_end(api, follow(api, job_id), result, as_json=as_json)
+        return
+    job = api.get("v1", "jobs", job_id).document()
+    if result is not None:
         _show_end(api, job, result, as_json=as_json)
     else:
-        _show(job, as_json=as_json)
+        _show(api, job, as_json=as_json)
 
 
 def cancel(job_id: JobArgument, *, url: UrlOption = None, key: KeyOption = None, as_json: JsonOption = False) -> None:
@@ -186,9 +205,12 @@ def _listed(api: Api, query: Mapping[str, str], limit: int) -> tuple[Sequence[Ma
 
 
 def _show_end(api: Api, job: Mapping[str, Any], result: Path | None, *, as_json: bool) -> None:
-    if job["state"] == "succeeded" and result is not None:
+    if result is not None and job["kind"] == "batch":
+        fetch_batch(api, job, result)
+    elif result is not None and job["state"] == "succeeded":
         fetch_result(api, job, result)
-    _show(job, as_json=as_json)
+    # What a problem's code means comes at the end, as the failure.
+    _show(api, job, explained=job["state"] not in FINISHED, as_json=as_json)
     if job["state"] in FINISHED:
         raise_unless_succeeded(job, quiet=as_json)
     elif result is not None:
@@ -197,28 +219,11 @@ def _show_end(api: Api, job: Mapping[str, Any], result: Path | None, *, as_json:
         messages.print(plain(f"The result is in {result}."), markup=False, soft_wrap=True)
 
 
-def _show(job: Mapping[str, Any], *, as_json: bool) -> None:
+def _show(api: Api, job: Mapping[str, Any], *, explained: bool = True, as_json: bool) -> None:
     if as_json:
         print_json(job)
         return
-    model, problem, result = job["model"], job.get("problem"), job.get("result")
-    cost = job.get("cost_usd")
-    facts = {
-        "job": job["job_id"],
-        "kind": job["kind"],
-        "state": job["state"],
-        "model": " ".join(str(model[part]) for part in ("name", "version", "variant", "backend") if model.get(part)),
-        "rows": _rows(job),
-        "attempts": job["attempts"],
-        "created": job["created_at"],
-        "started": job.get("started_at"),
-        "ended": job.get("finished_at"),
-        "kept until": job["expires_at"],
-        "problem": f"{problem['code']}: {problem['detail']}" if problem else None,
-        "result": f"{result['media_type']}, {size_text(result['size'])}" if result else None,
-        "cost": None if cost is None else f"{cost:.9f} USD",
-    }
-    print_table(("", ""), [[name, value] for name, value in facts.items() if value is not None and value != ""])
+    print_facts(facts_of(job, api.url, explained=explained))
 
 
 def _say(job: Mapping[str, Any], what: str, *, as_json: bool) -> None:
@@ -226,10 +231,3 @@ def _say(job: Mapping[str, Any], what: str, *, as_json: bool) -> None:
         print_json(job)
     else:
         messages.print(plain(f"The job {job['job_id']} {what}."), markup=False, soft_wrap=True)
-
-
-def _rows(job: Mapping[str, Any]) -> str:
-    if not job.get("progress"):
-        return ""
-    done, total = rows_of(job)
-    return f"{done}/{'?' if total is None else total}"

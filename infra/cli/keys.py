@@ -12,6 +12,7 @@ from infra.cli.options import JsonOption, help_text
 from infra.cli.output import USAGE, Failure, console, messages, print_json
 from infra.cli.stores import Stores, explained
 from infra.cli.tables import print_table
+from infra.cli.times import time_text
 from shared.domain import admin_bounds as bounds
 
 if TYPE_CHECKING:
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 
 GROUP_HELP: Final = "API keys of callers, and IAM roles that call for a tenant."
 CREATE_HELP = help_text(
-    "Create an API key, and show it: once, since only its hash is stored.",
-    "Without --stack the key is the local stack's; with it, that deployed stack's, written with your own AWS "
-    "credentials. The tenant comes first: `sluice tenants create`.",
+    "Create an API key, and show it once.",
+    "Only its hash is stored. Without --stack the key is the local stack's; with it, that deployed stack's, written "
+    "with your own AWS credentials. The tenant comes first: `sluice tenants create`.",
     "sluice keys create --tenant acme",
     "sluice keys create --tenant acme --scopes predict:tumor,jobs --name ci --days 90 --stack sluice-dev",
     "KEY=$(sluice keys create --tenant acme --stack sluice-dev --json | jq -r .api_key)",
@@ -42,25 +43,28 @@ ROTATE_HELP = help_text(
     "sluice keys rotate b7pkv3n6xw2qjr4d --overlap 0",
 )
 REVOKE_HELP = help_text(
-    "End a key for good, at the latest once the gateway's cached authorizations have aged.",
-    "KEY is its id, the whole key, or the ARN of an IAM role or user. Revoking once more changes nothing.",
+    "End a key for good.",
+    "It is refused at the latest once the gateway's cached authorizations have aged. KEY is its id, the whole key, or "
+    "the ARN of an IAM role or user. Revoking once more changes nothing.",
     "sluice keys revoke b7pkv3n6xw2qjr4d --stack sluice-dev",
     "sluice keys revoke arn:aws:iam::123456789012:role/batch",
 )
 BIND_ROLE_HELP = help_text(
-    "Let an IAM role or user act for a tenant: the requests that it signs (SigV4) below /iam are the tenant's.",
-    "What was bound to it before is replaced. For an identity that called before, that takes up to a minute to hold.",
+    "Let an IAM role or user act for a tenant.",
+    "The requests that it signs (SigV4) below /iam are the tenant's then. What was bound to it before is replaced. "
+    "For an identity that called before, that takes up to a minute to hold.",
     "sluice keys bind-role arn:aws:iam::123456789012:role/batch --tenant acme --scopes predict",
 )
 _SECONDS_A_DAY: Final = 86_400
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": _SECONDS_A_DAY}
 _WHOLE_KEY: Final = re.compile(r"sluice_([a-z2-7]{16})_[a-z2-7]{52}")
 
-TenantOption = Annotated[str, typer.Option(help="Tenant that it belongs to.")]
+TenantOption = Annotated[str, typer.Option(metavar="TENANT", help="Tenant that it belongs to.")]
 ScopesOption = Annotated[
     str,
     typer.Option(
-        help="What it may do, separated by commas: predict, predict:MODEL, ingest, jobs, webhooks, models:write, admin."
+        metavar="SCOPES",
+        help="What it may do, with commas: predict, predict:MODEL, ingest, jobs, webhooks, models:write, admin.",
     ),
 ]
 KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="Id of the key.", show_default=False)]
@@ -71,7 +75,7 @@ def create(
     *,
     tenant: TenantOption,
     scopes: ScopesOption = "predict",
-    name: Annotated[str, typer.Option(help="A label, for you.")] = "",
+    name: Annotated[str, typer.Option(metavar="TEXT", help="A label, for you.")] = "",
     days: DaysOption = None,
     stack: StackOption = None,
     region: RegionOption = None,
@@ -87,7 +91,7 @@ def create(
 
 def list_(
     *,
-    tenant: Annotated[str, typer.Option(help="Tenant whose keys are listed.")],
+    tenant: Annotated[str, typer.Option(metavar="TENANT", help="Tenant whose keys are listed.")],
     stack: StackOption = None,
     region: RegionOption = None,
     profile: ProfileOption = None,
@@ -110,12 +114,13 @@ def list_(
                     document["name"],
                     _listed(key.scopes),
                     document["status"],
-                    document["created_at"],
-                    document["expires_at"] or "never",
+                    time_text(key.created_at),
+                    time_text(key.expires_at, "never"),
                 ]
                 for key, document in zip(found, documents, strict=True)
             ],
-            whole=("key",),
+            whole=("key", "status", "created", "expires"),
+            spare=("created", "name"),
         )
 
 
@@ -123,7 +128,7 @@ def rotate(
     key: KeyArgument,
     *,
     overlap: Annotated[
-        str, typer.Option(help="How long the old key still works, up to 30d: 0, 90s, 30m, 12h, 7d.")
+        str, typer.Option(metavar="TIME", help="How long the old key still works, up to 30d: 0, 90s, 30m, 12h, 7d.")
     ] = "24h",
     days: Annotated[
         int | None, typer.Option(min=1, max=3650, help="Days that the new key is good for (default: as the old one).")

@@ -34,7 +34,9 @@ _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
 
 def logs(
-    source: Annotated[str | None, typer.Argument(help="Function, container, aws or stack.", show_default=False)] = None,
+    source: Annotated[
+        str | None, typer.Argument(metavar="SOURCE", help="Function, container, aws or stack.", show_default=False)
+    ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is written, until Ctrl-C.")] = False,
     tail: Annotated[int, typer.Option("--tail", "-n", min=0, max=100_000, help="Lines to begin with.")] = 100,
     as_json: JsonOption = False,

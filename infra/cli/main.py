@@ -33,20 +33,25 @@ from infra.cli import (
     webhooks,
 )
 from infra.cli.output import Failure
+from infra.cli.problems import said_of
 from shared.domain.errors import SluiceError
 
 HELP = """Put ONNX models behind a URL.
 
 `sluice up` starts the whole stack on this machine. The other commands then find it through .sluice/local.json in the
-project's folder (SLUICE_HOME names another folder than .sluice); models and predict work with any deployed API, too.
+project's folder (SLUICE_HOME names another folder than .sluice). A deployed stack is named by --stack, with your own
+AWS credentials, or by --url and --key where a command only calls the API.
+
+Times for people are UTC, such as 2026-11-21 17:44:30Z; with --json they are RFC 3339.
 
 \b
 Exit codes:
-  0  done
-  1  failed: the API or the stack said no
-  2  wrong usage
-  3  the stack is not up, or cannot be reached
-  4  `apply --dry-run --exit-code`: there is something to change
+  0    done
+  1    failed: the API or the stack said no
+  2    wrong usage
+  3    the stack is not up, or cannot be reached
+  4    `apply --dry-run --exit-code`: there is something to change
+  130  ended with Ctrl-C
 """
 
 
@@ -60,7 +65,7 @@ class _Group(TyperGroup):
             failure.show()
             raise typer.Exit(failure.exit_code) from None
         except SluiceError as error:
-            Failure(f"{error.title}: {error.detail}").show()
+            Failure(said_of(error)).show()
             raise typer.Exit(1) from None
         except BrokenPipeError:  # `sluice logs | head`: Typer ends quietly
             raise

@@ -8,7 +8,8 @@ import typer
 from infra.cli.api_client import Api
 from infra.cli.options import JsonOption, KeyOption, UrlOption, help_text
 from infra.cli.output import console, messages, plain, print_json, size_text
-from infra.cli.tables import print_table
+from infra.cli.tables import print_facts, print_table
+from infra.cli.times import time_text
 
 HELP = help_text(
     "List the published models, or show one of them.",
@@ -21,7 +22,9 @@ _MAX_NAMES = 6
 
 
 def models(
-    model: Annotated[str | None, typer.Argument(help="Name of a model to show in detail.", show_default=False)] = None,
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="Name of a model to show in detail.", show_default=False)
+    ] = None,
     url: UrlOption = None,
     key: KeyOption = None,
     as_json: JsonOption = False,
@@ -44,9 +47,19 @@ def _show_list(found: Sequence[Mapping[str, Any]]) -> None:
     print_table(
         ("name", "version", "placement", "stage", "published", "description"),
         [
-            [item["name"], item["version"], item["placement"], item["stage"], item["created_at"], item["description"]]
+            [
+                item["name"],
+                item["version"],
+                item["placement"],
+                item["stage"],
+                time_text(item["created_at"]),
+                item["description"],
+            ]
             for item in found
         ],
+        right=("version",),
+        whole=("name", "version", "placement", "stage", "published"),
+        spare=("stage", "published", "placement"),
     )
     messages.print("Signature and metrics of one: `sluice models NAME`.", style="dim")
 
@@ -61,7 +74,7 @@ def _show_model(document: Mapping[str, Any]) -> None:
         "stage": document["stage"],
         "size": size_text(document["size"]),
         "digest": document["digest"],
-        "published": document["created_at"],
+        "published": time_text(document["created_at"]),
         "versions": ", ".join(str(version["version"]) for version in document["versions"]),
         **_pairs("metrics", metadata.get("metrics")),
         **_pairs("data", metadata.get("data")),
@@ -69,7 +82,7 @@ def _show_model(document: Mapping[str, Any]) -> None:
         "author": metadata.get("author"),
         "licence": metadata.get("licence"),
     }
-    print_table(("", ""), [[name, value] for name, value in facts.items() if value])
+    print_facts(facts)
     signature = document["signature"]
     console.print()
     print_table(
@@ -79,6 +92,7 @@ def _show_model(document: Mapping[str, Any]) -> None:
             for kind in ("inputs", "outputs")
             for spec in signature[kind]
         ],
+        whole=("", "name", "type", "shape"),
     )
     _show_features(document.get("features"))
     _show_pipeline(document.get("pipeline"))

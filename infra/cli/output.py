@@ -20,6 +20,7 @@ OK: Final = 0
 FAILED: Final = 1
 USAGE: Final = 2
 UNREACHABLE: Final = 3
+INTERRUPTED: Final = 130  # as shells have it for SIGINT
 # A terminal would obey these if a message or a log line brought them along; tab and line feed stay.
 _CONTROL: Final = dict.fromkeys(i for i in (*range(32), *range(127, 160)) if chr(i) not in "\t\n")
 _PIPE_WIDTH: Final = 120

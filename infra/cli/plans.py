@@ -9,7 +9,7 @@ from infra.cli.deployed import ProfileOption, RegionOption, StackOption
 from infra.cli.options import JsonOption, help_text
 from infra.cli.output import USAGE, Failure, messages, print_json
 from infra.cli.stores import Stores, explained
-from infra.cli.tables import print_table
+from infra.cli.tables import print_facts, print_table
 from shared.domain.errors import PlanNotFound
 from shared.domain.plans import DEFAULT_PLAN, OnLimiterFailure, Plan, Rate
 
@@ -64,6 +64,7 @@ def list_(
             for plan in found
         ],
         whole=header,
+        spare=("limiter down", "shards", "keys", "a month"),
     )
 
 
@@ -81,18 +82,17 @@ def show(
     if as_json:
         print_json(_document(plan))
         return
-    print_table(
-        ("", ""),
-        [
-            ["name", plan.name],
-            ["key", _rate(plan.key)],
-            ["tenant", _rate(plan.tenant)],
-            ["a day", _quota(plan.daily_quota)],
-            ["a month", _quota(plan.monthly_quota)],
-            ["shards", plan.shards],
-            ["keys", plan.max_keys],
-            ["limiter down", plan.on_limiter_failure.value],
-        ],
+    print_facts(
+        {
+            "name": plan.name,
+            "key": _rate(plan.key),
+            "tenant": _rate(plan.tenant),
+            "a day": _quota(plan.daily_quota),
+            "a month": _quota(plan.monthly_quota),
+            "shards": plan.shards,
+            "keys": plan.max_keys,
+            "limiter down": plan.on_limiter_failure.value,
+        }
     )
 
 

@@ -8,8 +8,9 @@ import typer
 
 from infra.cli.api_client import Answer, Api
 from infra.cli.options import JsonOption, KeyOption, UrlOption, help_text
-from infra.cli.output import console, messages, plain
+from infra.cli.output import messages, plain
 from infra.cli.request_body import request_body
+from infra.cli.tables import print_table
 
 HELP = help_text(
     "Predict with a model through the API.",
@@ -26,12 +27,14 @@ _MAX_NUMBERS: Final = 4
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="Name of a published model.", show_default=False)],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name of a published model.", show_default=False)],
     *,
     data: Annotated[
         str | None, typer.Option("--data", "-d", help="Instances as JSON, @FILE or -.", metavar="JSON")
     ] = None,
-    text: Annotated[list[str] | None, typer.Option("--text", "-t", help="An instance that is a string.")] = None,
+    text: Annotated[
+        list[str] | None, typer.Option("--text", "-t", metavar="TEXT", help="An instance that is a string.")
+    ] = None,
     image: Annotated[
         list[str] | None, typer.Option("--image", "-i", help="An instance that is a PNG or JPEG.", metavar="FILE")
     ] = None,
@@ -54,6 +57,7 @@ def predict(
         f"prediction {document['prediction_id']}: {_timing(answer)}",
         markup=False,
         style="dim",
+        soft_wrap=True,
     )
 
 
@@ -63,28 +67,17 @@ def _signature(api: Api, model: str) -> Mapping[str, Any]:
 
 
 def _show(predictions: list[Any]) -> None:
-    from rich.table import Table
-
     by_output = bool(predictions) and all(isinstance(row, dict) for row in predictions)
     # With several outputs a prediction is an object by output; with one that has classes, an object of probabilities.
     by_output = by_output and not all(_is_distribution(row) for row in predictions)
     columns = list(predictions[0]) if by_output else ["prediction"]
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("#", justify="right")
-    for column in columns:
-        table.add_column(plain(column), overflow="fold")
+    rows = []
     for number, row in enumerate(predictions[:_MAX_ROWS]):
         cells = [row.get(column) for column in columns] if by_output else [row]
-        table.add_row(str(number), *(_cell(value) for value in cells))
-    console.print(table, markup=False)
+        rows.append([number, *map(_short, cells)])
+    print_table(("#", *columns), rows, right=("#",))
     if len(predictions) > _MAX_ROWS:
         messages.print(f"… and {len(predictions) - _MAX_ROWS} more: --json prints them all.")
-
-
-def _cell(value: Any) -> Any:
-    from rich.text import Text  # a plain string would be taken for markup
-
-    return Text(plain(_short(value)))
 
 
 def _short(value: Any) -> str:

@@ -12,6 +12,8 @@ from infra.cli.deployed import Account, ProfileOption, RegionOption, StackOption
 from infra.cli.local import running_stack
 from infra.cli.options import JsonOption, help_text
 from infra.cli.output import UNREACHABLE, USAGE, Failure, console, messages, print_json, size_text
+from infra.cli.problems import said_of
+from infra.cli.times import time_text
 from shared.domain.errors import BackendTimeout, BackendUnavailable, NotFound, SluiceError
 
 if TYPE_CHECKING:
@@ -36,12 +38,20 @@ HELP = help_text(
 
 
 def publish(
-    path: Annotated[Path, typer.Argument(exists=True, help="ONNX file or package folder.", show_default=False)],
+    path: Annotated[
+        Path, typer.Argument(exists=True, metavar="PATH", help="ONNX file or package folder.", show_default=False)
+    ],
     *,
-    name: Annotated[str | None, typer.Option(help="Name of a bare model (default: the file's).")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of a bare model (default: the file's).")
+    ] = None,
     version: Annotated[int | None, typer.Option(min=1, help="Version of a bare model (default: the next).")] = None,
-    table: Annotated[str | None, typer.Option(help="Registry table of a deployed stack (its ModelsTableName).")] = None,
-    bucket: Annotated[str | None, typer.Option(help="Bucket of a deployed stack (its ModelBucketName).")] = None,
+    table: Annotated[
+        str | None, typer.Option(metavar="TABLE", help="Registry table of a deployed stack (its ModelsTableName).")
+    ] = None,
+    bucket: Annotated[
+        str | None, typer.Option(metavar="BUCKET", help="Bucket of a deployed stack (its ModelBucketName).")
+    ] = None,
     stack: StackOption = None,
     region: RegionOption = None,
     profile: ProfileOption = None,
@@ -124,7 +134,7 @@ def _document(published: "Published") -> dict[str, Any]:
 
 
 def _show(version: "ModelVersion", *, created: bool) -> None:
-    said = "is published" if created else f"was published already ({version.created_at})"
+    said = "is published" if created else f"was published already ({time_text(version.created_at)})"
     console.print(
         f"{version.model} version {version.version} {said}.\n"
         f"  runs in the {version.placement.value}, {size_text(version.size)}, digest {version.digest}",
@@ -172,6 +182,6 @@ def _explained() -> Iterator[None]:
         cause = f" ({error.__cause__})" if error.__cause__ else ""
         raise Failure(f"{error.detail}{cause}", exit_code=UNREACHABLE) from error
     except SluiceError as error:
-        raise Failure(f"{error.title}: {error.detail}") from error
+        raise Failure(said_of(error)) from error
     except BotoCoreError as error:  # no such profile, no region
         raise Failure(f"Your AWS configuration cannot be used: {error}", exit_code=USAGE) from error

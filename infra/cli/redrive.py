@@ -11,6 +11,7 @@ from infra.cli.options import JsonOption, help_text
 from infra.cli.output import messages, print_json
 from infra.cli.stores import explained, find_stores
 from infra.cli.tables import print_table
+from infra.cli.times import time_text
 
 if TYPE_CHECKING:
     from shared.domain.dead_letters import RedrivenLetter
@@ -57,8 +58,12 @@ def redrive(
     columns = ("job_id", "tenant", "reason", "detail", "sent_at", "outcome")
     print_table(
         ("job", "tenant", "reason", "detail", "since", "would be" if dry_run else "is"),
-        [[document[name] or "" for name in columns] for document in documents[:_SHOWN]],
-        whole=("job",),
+        [
+            [time_text(document[name]) if name == "sent_at" else document[name] or "" for name in columns]
+            for document in documents[:_SHOWN]
+        ],
+        whole=("job", "reason", "since"),
+        spare=("since", "tenant", "reason"),
     )
     if len(found) > _SHOWN:
         messages.print(f"… and {len(found) - _SHOWN} more: --json lists them all.")

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -15,11 +15,9 @@ from infra.cli.local import not_up, project_root, shown
 from infra.cli.options import JsonOption
 from infra.cli.output import UNREACHABLE, USAGE, Failure, console, print_json
 from infra.cli.progress import Steps
+from infra.cli.tables import print_table
 from infra.local.home import MARK, Home, LocalStack
 from infra.local.ports import Ports, PortTaken
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 DETACH_LIMIT_S = 150
 STOP_LIMIT_S = 20
@@ -35,7 +33,9 @@ def up(
     ] = False,
     aws_endpoint: Annotated[
         str | None,
-        typer.Option(help="Run on this AWS endpoint (DynamoDB Local, LocalStack) instead of the built-in one."),
+        typer.Option(
+            metavar="URL", help="Run on this AWS endpoint (DynamoDB Local, LocalStack) instead of the built-in one."
+        ),
     ] = None,
     port: Annotated[int, _port("api", "the API")] = Ports.api,
     container_port: Annotated[int, _port("container", "the container over HTTP")] = Ports.container,
@@ -45,8 +45,9 @@ def up(
     lambda_port: Annotated[int, _port("lambda_", "the Lambda service")] = Ports.lambda_,
     detached: Annotated[bool, typer.Option(hidden=True, help="Set by --detach.")] = False,
 ) -> None:
-    """Start the whole stack on 127.0.0.1 and publish the example models.
+    """Start the whole stack here, with the example models.
 
+    Everything listens on 127.0.0.1.
     Stays in the foreground until Ctrl-C, which ends every process it started. What is stored lives until then.
     """
     os.umask(0o077)  # logs hold what requests said, and local.json holds keys: nobody else may read them
@@ -144,7 +145,10 @@ def _detach(home: Home, aws_endpoint: str | None, ports: dict[str, int]) -> None
 
 
 def down() -> None:
-    """End the stack and every process that it started; what it stored is gone."""
+    """End the stack.
+
+    And every process that it started; what it stored is gone.
+    """
     home = Home.find()
     if (pid := home.running()) is None:
         console.print(f"No stack is up in {home.folder}.", soft_wrap=True)
@@ -164,7 +168,10 @@ def down() -> None:
 
 
 def status(as_json: JsonOption = False) -> None:
-    """Show whether the stack is up, its functions' environments and its queues. Exits with 0 only while it is up."""
+    """Show whether the stack is up.
+
+    With its functions' environments and its queues. Exits with 0 only while it is up and ready.
+    """
     import urllib3
 
     home = Home.find()
@@ -187,36 +194,37 @@ def status(as_json: JsonOption = False) -> None:
         print_json({**facts, "lambda": functions, "queues": queues})
     else:
         console.print(f"The stack is up as process {local.pid}: {local.api_url}, /ready answers {ready.status}.")
-        console.print(_environments(functions["functions"]))
+        _show_environments(functions["functions"])
         if queues:
             console.print()
-            console.print(_queues(queues))
+            _show_queues(queues)
     if ready.status != 200:
         raise typer.Exit(1)
 
 
-def _environments(functions: list[dict[str, Any]]) -> "Table":
-    from rich.table import Table
-
-    table = Table("function", "environments", "invocations", "waiting", box=None, pad_edge=False)
+def _show_environments(functions: list[dict[str, Any]]) -> None:
+    rows = []
     for function in functions:
         states = Counter(environment["state"] for environment in function["environments"])
-        table.add_row(
-            function["logical_id"],
-            ", ".join(f"{count} {state}" for state, count in states.items()) or "none yet",
-            str(sum(environment["invocations"] for environment in function["environments"])),
-            str(function["queued"]),
+        rows.append(
+            [
+                function["logical_id"],
+                ", ".join(f"{count} {state}" for state, count in states.items()) or "none yet",
+                sum(environment["invocations"] for environment in function["environments"]),
+                function["queued"],
+            ]
         )
-    return table
+    numbers = ("invocations", "waiting")
+    print_table(("function", "environments", *numbers), rows, right=numbers, whole=("function", *numbers))
 
 
-def _queues(queues: list[dict[str, Any]]) -> "Table":
-    from rich.table import Table
-
-    table = Table("queue", "waiting", "in flight", "delayed", box=None, pad_edge=False)
-    for queue in queues:
+def _show_queues(queues: list[dict[str, Any]]) -> None:
+    numbers = ("waiting", "in flight", "delayed")
+    print_table(
+        ("queue", *numbers),
+        [[queue["logical_id"], *(queue[name.replace(" ", "_")] for name in numbers)] for queue in queues],
+        right=numbers,
+        whole=("queue", *numbers),
         # Dead letters are what somebody should look at.
-        style = "yellow" if queue["dead_letters"] and queue["waiting"] + queue["in_flight"] else None
-        counts = (str(queue[name]) for name in ("waiting", "in_flight", "delayed"))
-        table.add_row(queue["logical_id"], *counts, style=style)
-    return table
+        marked=[at for at, each in enumerate(queues) if each["dead_letters"] and each["waiting"] + each["in_flight"]],
+    )

@@ -1,6 +1,5 @@
 """`sluice tenants`: who owns keys, and what they used."""
 
-from datetime import date
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -9,7 +8,8 @@ from infra.cli.deployed import ProfileOption, RegionOption, StackOption
 from infra.cli.options import JsonOption, help_text
 from infra.cli.output import USAGE, Failure, console, messages, plain, print_json, size_text
 from infra.cli.stores import Stores, explained
-from infra.cli.tables import print_table
+from infra.cli.tables import print_facts, print_table
+from infra.cli.times import day_of, time_text
 
 if TYPE_CHECKING:
     from shared.domain.tenants import Tenant
@@ -33,7 +33,7 @@ UPDATE_HELP = help_text(
     "sluice tenants update acme --resume",
 )
 USAGE_HELP = help_text(
-    "Show what a tenant used, by day, and where it stands against its quotas.",
+    "Show what a tenant used, by day, and of its quotas.",
     "Days are UTC days. Usage lags behind the requests by the seconds that the log takes. With --by-model the rows are "
     "models; what reached none, refused requests for example, is `no model`.",
     "sluice tenants usage acme",
@@ -49,8 +49,8 @@ def create(
         str, typer.Argument(metavar="NAME", help="Lower-case letters, digits and dashes.", show_default=False)
     ],
     *,
-    plan: Annotated[str, typer.Option(help="Plan whose limits hold for it.")] = "default",
-    description: Annotated[str, typer.Option(help="A text, for you.")] = "",
+    plan: Annotated[str, typer.Option(metavar="PLAN", help="Plan whose limits hold for it.")] = "default",
+    description: Annotated[str, typer.Option(metavar="TEXT", help="A text, for you.")] = "",
     stack: StackOption = None,
     region: RegionOption = None,
     profile: ProfileOption = None,
@@ -85,12 +85,13 @@ def list_(
                     document["name"],
                     document["plan"],
                     _status(document),
-                    document["created_at"],
+                    time_text(document["created_at"]),
                     document["description"],
                 ]
                 for document in documents
             ],
-            whole=("name",),
+            whole=("name", "plan", "status", "created"),
+            spare=("created",),
         )
 
 
@@ -108,23 +109,22 @@ def show(
     if as_json:
         print_json(document)
         return
-    print_table(
-        ("", ""),
-        [
-            ["name", document["name"]],
-            ["plan", document["plan"]],
-            ["status", _status(document)],
-            ["created", document["created_at"]],
-            *([["description", document["description"]]] if document["description"] else []),
-        ],
+    print_facts(
+        {
+            "name": document["name"],
+            "plan": document["plan"],
+            "status": _status(document),
+            "created": time_text(document["created_at"]),
+            "description": document["description"],
+        }
     )
 
 
 def update(
     name: NameArgument,
     *,
-    plan: Annotated[str | None, typer.Option(help="Plan whose limits hold from now on.")] = None,
-    description: Annotated[str | None, typer.Option(help="A text, for you.")] = None,
+    plan: Annotated[str | None, typer.Option(metavar="PLAN", help="Plan whose limits hold from now on.")] = None,
+    description: Annotated[str | None, typer.Option(metavar="TEXT", help="A text, for you.")] = None,
     suspended: Annotated[
         bool | None, typer.Option("--suspend/--resume", help="Refuse its credentials, or take them again.")
     ] = None,
@@ -146,9 +146,10 @@ def usage(
     name: NameArgument,
     *,
     since: Annotated[
-        str | None, typer.Option(help="First day, such as 2026-11-01 (default: the first of the month of --until).")
+        str | None,
+        typer.Option(metavar="DAY", help="First day, such as 2026-11-01 (default: the first of the month of --until)."),
     ] = None,
-    until: Annotated[str | None, typer.Option(help="Last day (default: today).")] = None,
+    until: Annotated[str | None, typer.Option(metavar="DAY", help="Last day (default: today).")] = None,
     by_model: Annotated[bool, typer.Option("--by-model", help="Show models in place of days.")] = False,
     stack: StackOption = None,
     region: RegionOption = None,
@@ -156,7 +157,7 @@ def usage(
     as_json: JsonOption = False,
 ) -> None:
     """Show what a tenant used."""
-    days = _day(since), _day(until)
+    days = day_of(since), day_of(until)
     from shared.schemas.admin_usage import UsageDocument
 
     with explained():
@@ -168,18 +169,17 @@ def usage(
         _show_usage(document, by_model=by_model)
 
 
-def _day(text: str | None) -> date | None:
-    try:
-        return None if text is None else date.fromisoformat(text)
-    except ValueError:
-        raise Failure(f"{text!r} is no day: 2026-11-21, for example.", exit_code=USAGE) from None
-
-
 def _show_usage(document: "UsageDocument", *, by_model: bool) -> None:
     if document.days:
         rows = _by_model(document) if by_model else [[day.day.isoformat(), *_numbers(day)] for day in document.days]
         header = ("model" if by_model else "day", *_NUMBERS)
-        print_table(header, [*rows, ["total", *_numbers(document.total)]], right=_NUMBERS)
+        print_table(
+            header,
+            [*rows, ["total", *_numbers(document.total)]],
+            right=_NUMBERS,
+            whole=header,
+            spare=("in", "out", "model s", "rows"),
+        )
     else:
         console.print(f"No request from {document.since} to {document.until}.", markup=False)
     for name, state in (("today", document.today), ("this month", document.month)):

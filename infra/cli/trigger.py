@@ -24,10 +24,12 @@ _TIMEOUT_S: Final = 16 * 60.0
 
 
 def trigger(
-    name: Annotated[str, typer.Argument(help="Logical id or name of the schedule or rule.", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Logical id or name of the schedule or rule.", show_default=False)
+    ],
     *,
     event: Annotated[
-        str | None, typer.Option("--event", "-e", help="File with the event, or - for standard input.")
+        str | None, typer.Option("--event", "-e", metavar="FILE", help="File with the event, or - for standard input.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -8,6 +8,7 @@ import typer
 from infra.cli.api_client import Api
 from infra.cli.options import JsonOption, KeyOption, UrlOption, help_text
 from infra.cli.output import console, messages, plain, print_json, size_text
+from infra.cli.times import time_text
 
 GROUP_HELP: Final = "Uploads: files that jobs and batches read."
 PUT_HELP: Final = help_text(
@@ -40,8 +41,9 @@ def put(
         print_json(document)
         return
     console.print(plain(document["upload_id"]), markup=False)
+    until = time_text(document["expires_at"])
     messages.print(
-        plain(f"Uploaded {size_text(document['size'])} as {document['media_type']}, until {document['expires_at']}."),
+        plain(f"Uploaded {size_text(document['size'])} as {document['media_type']}, until {until}."),
         markup=False,
         style="dim",
     )

@@ -10,12 +10,14 @@ from infra.cli.api_client import Api
 from infra.cli.options import JsonOption, KeyOption, UrlOption, help_text
 from infra.cli.output import USAGE, Failure, console, messages, print_json
 from infra.cli.tables import print_table
+from infra.cli.times import time_text
 from infra.cli.webhooks import EventOption, WebhookArgument, document_of
 from shared.domain.webhooks import MAX_PAGE
 
 TEST_HELP: Final = help_text(
-    "Send the event webhook.test, and show what the receiver answered.",
-    "By the way of all other events, and once. It ends with 1 unless the answer is one of 2xx.",
+    "Send a test event, and show what the receiver answered.",
+    "webhook.test goes by the way of all other events, and once; also to a webhook that is off. It ends with 1 unless "
+    "the answer is one of 2xx.",
     "sluice webhooks test wh_019a0c2b1f7e4d3c2b1a09f8",
 )
 DELIVERIES_HELP: Final = help_text(
@@ -54,6 +56,7 @@ def send_test(
 ) -> None:
     """Send a test event, and wait for what comes of it."""
     api = Api.find(url, key)
+    _tell_if_off(document_of(api.get("v1", "webhooks", webhook)))
     delivery = document_of(api.post("v1", "webhooks", webhook, "test", body=b"{}"))
     end = time.monotonic() + timeout
     while delivery["state"] == "pending" and time.monotonic() < end:
@@ -67,7 +70,11 @@ def send_test(
             console.print(f"The receiver answered {attempt['status']} in {attempt['duration_ms']} ms.", markup=False)
         return
     if delivery["state"] == "pending":
-        raise Failure(f"The event was not sent within {timeout:g} s. Is the sender running?", quiet=as_json)
+        raise Failure(
+            f"The event was not sent within {timeout:g} s: `sluice webhooks deliveries {webhook}` shows whether it is "
+            "later. On the local stack `sluice logs WebhookSenderFunction` tells more.",
+            quiet=as_json,
+        )
     raise Failure(_why(delivery), quiet=as_json)
 
 
@@ -93,15 +100,16 @@ def deliveries(
                     each["delivery_id"],
                     each["event"],
                     each["job_id"] or "",
-                    f"{each['state']} ({each['reason']})" if each["reason"] else each["state"],
+                    each["state"],
                     len(each["attempts"]),
                     _last(each),
-                    each["next_attempt_at"] or "",
+                    time_text(each["next_attempt_at"]),
                 ]
                 for each in found
             ],
             right=("attempts",),
-            whole=("delivery",),
+            whole=("delivery", "event", "job", "state", "last answer", "next attempt"),
+            spare=("job", "next attempt", "attempts", "event"),
         )
 
 
@@ -169,16 +177,30 @@ def listen(
     listening(listener, port, secret, lambda: Api.find(url, key), event)
 
 
+def _tell_if_off(webhook: Mapping[str, Any]) -> None:
+    """A test goes out all the same: it is how one tries a receiver before switching its webhook on again."""
+    if webhook["enabled"]:
+        return
+    why = "its receiver answered 410" if webhook["disabled_reason"] == "gone" else "it was switched off"
+    messages.print(
+        f"The webhook is off, since {why}: only this test is sent to it. `sluice webhooks change "
+        f"{webhook['webhook_id']} --on` switches it on.",
+        markup=False,
+        soft_wrap=True,
+        style="yellow",
+    )
+
+
 def _last(delivery: Mapping[str, Any]) -> str:
     if not delivery["attempts"]:
-        return ""
+        return str(delivery["reason"] or "")
     attempt = delivery["attempts"][-1]
     return str(attempt["status"] or attempt["error"])
 
 
 def _why(delivery: Mapping[str, Any]) -> str:
     attempt = delivery["attempts"][-1] if delivery["attempts"] else {}
-    said = f": {attempt['detail']}" if attempt.get("detail") else ""
+    said = f": {attempt['detail']}" if attempt.get("detail") else "."
     if attempt.get("status"):
         return f"The receiver answered {attempt['status']}{said}"
     return f"The event did not arrive ({delivery['reason']}){said}"

@@ -14,6 +14,7 @@ import typer
 
 from infra.cli.api_client import Api
 from infra.cli.output import USAGE, Failure, console, messages, plain
+from infra.cli.times import time_text
 from infra.cli.webhooks import create
 from shared.domain.webhook_signature import secret_of, verified
 
@@ -51,7 +52,8 @@ class Listener:
             typer.echo(json.dumps({"id": message_id, **event}))
             return
         data = event["data"]
-        told = (event["timestamp"], event["type"], data.get("job_id", ""), data.get("model", {}).get("name", ""))
+        when, model = time_text(event["timestamp"]), data.get("model", {}).get("name", "")
+        told = (when, event["type"], data.get("job_id", ""), model)
         console.print(plain("  ".join(part for part in told if part)), markup=False, soft_wrap=True)
 
 

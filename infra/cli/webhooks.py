@@ -9,14 +9,16 @@ import typer
 from infra.cli.api_client import Answer, Api
 from infra.cli.options import JsonOption, KeyOption, UrlOption, help_text
 from infra.cli.output import USAGE, Failure, console, messages, plain, print_json
-from infra.cli.tables import print_table
+from infra.cli.tables import print_facts, print_table
+from infra.cli.times import time_text
 from shared.domain.webhooks import EVENT_TYPES
 
 GROUP_HELP: Final = "Webhooks: requests to your servers when jobs and batches end."
 ADD_HELP: Final = help_text(
-    "Have a server told of finished jobs and batches, and show the secret that its requests are signed with: once.",
-    "ADDRESS is an https:// address of a public server; the local stack takes http://127.0.0.1 as well. Without "
-    "--event it is told of every event. The key needs the scope webhooks.",
+    "Have a server told of finished jobs and batches.",
+    "Shows the secret that its requests are signed with, once. ADDRESS is an https:// address of a public server; the "
+    "local stack takes http://127.0.0.1 as well. Without --event it is told of every event. The key needs the scope "
+    "webhooks.",
     "sluice webhooks add https://example.com/hooks/sluice",
     "sluice webhooks add https://example.com/hooks/sluice --event job.failed --event batch.failed",
     "SECRET=$(sluice webhooks add http://127.0.0.1:9000/hook --json | jq -r .secret)",
@@ -48,7 +50,7 @@ EventOption = Annotated[
     list[str] | None,
     typer.Option("--event", help=f"What it is told of: {', '.join(EVENT_TYPES)}. May be repeated.", metavar="EVENT"),
 ]
-DescriptionOption = Annotated[str | None, typer.Option(help="A note, for you.")]
+DescriptionOption = Annotated[str | None, typer.Option(metavar="TEXT", help="A note, for you.")]
 
 
 def add(
@@ -91,10 +93,11 @@ def list_(*, url: UrlOption = None, key: KeyOption = None, as_json: JsonOption =
         print_table(
             ("webhook", "address", "events", "state", "created"),
             [
-                [each["webhook_id"], each["url"], _events(each), _state(each), each["created_at"]]
+                [each["webhook_id"], each["url"], _events(each), _state(each), time_text(each["created_at"])]
                 for each in found["webhooks"]
             ],
-            whole=("webhook",),
+            whole=("webhook", "state", "created"),
+            spare=("created", "events"),
         )
 
 
@@ -108,7 +111,7 @@ def show(
 def change(
     webhook: WebhookArgument,
     *,
-    address: Annotated[str | None, typer.Option(help="Where requests go to from now on.")] = None,
+    address: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Where requests go to from now on.")] = None,
     event: EventOption = None,
     description: DescriptionOption = None,
     enabled: Annotated[bool | None, typer.Option("--on/--off", help="Whether it is told of anything.")] = None,
@@ -152,7 +155,7 @@ def rotate(
         return
     console.print(plain(made["secret"]), markup=False, soft_wrap=True)
     messages.print(
-        f"The new secret; it is not shown again. The old one signs too until {made['previous_until']}.",
+        f"The new secret; it is not shown again. The old one signs too until {time_text(made['previous_until'])}.",
         markup=False,
         style="dim",
     )
@@ -173,16 +176,17 @@ def _show(document: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(document)
         return
-    rows = [
-        ("webhook", document["webhook_id"]),
-        ("address", document["url"]),
-        ("events", _events(document)),
-        ("state", _state(document)),
-        ("description", document["description"]),
-        ("created", document["created_at"]),
-        ("secret rotated", document["rotated_at"] or "never"),
-    ]
-    print_table(("", " "), rows)
+    print_facts(
+        {
+            "webhook": document["webhook_id"],
+            "address": document["url"],
+            "events": _events(document),
+            "state": _state(document),
+            "description": document["description"],
+            "created": time_text(document["created_at"]),
+            "secret rotated": time_text(document["rotated_at"], "never"),
+        }
+    )
 
 
 def _events(document: Mapping[str, Any]) -> str:

@@ -1,7 +1,12 @@
-"""Deliveries of webhooks in a DynamoDB table: partition key `webhook_id` (S), sort key `delivery_id` (S), TTL."""
+"""Deliveries of webhooks in a DynamoDB table: partition key `webhook_id` (S), sort key `delivery_id` (S), TTL.
+
+Where an answer is lost, botocore asks for the same change again, and its condition holds no more: what is stored tells
+that it was made.
+"""
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from time import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -103,6 +108,8 @@ class DynamoDBDeliveries:
         if not found:
             return DeliveryClaim("absent")
         delivery = from_item(found)
+        if delivery.claim == token:
+            return DeliveryClaim("claimed", delivery)
         return DeliveryClaim("early" if delivery.state == "pending" else "ended", delivery)
 
     def settle(self, sent: Delivery) -> bool:
@@ -125,7 +132,7 @@ class DynamoDBDeliveries:
                 sets.append(f"{name} = :{name}")
                 values[f":{name}"] = value  # type: ignore[assignment]
         return self._changed(
-            sent,
+            replace(sent, claim=None),
             UpdateExpression=f"SET {', '.join(sets)} REMOVE {', '.join(removes)}",
             ConditionExpression="#state = :pending AND claim = :claim",
             ExpressionAttributeNames={"#state": "state"},
@@ -144,7 +151,7 @@ class DynamoDBDeliveries:
             ":attempts": {"L": [{"M": attempt_item(attempt)} for attempt in kept]},
         }
         return self._changed(
-            delivery,
+            replace(delivery, state="pending", tries=0, next_at=now, attempts=kept, reason=None, claim=None),
             UpdateExpression=(
                 "SET #state = :pending, tries = :zero, next_at = :now, attempts = :attempts REMOVE reason, claim"
             ),
@@ -153,11 +160,12 @@ class DynamoDBDeliveries:
             ExpressionAttributeValues=values,
         )
 
-    def _changed(self, delivery: Delivery, **what: Any) -> bool:
+    def _changed(self, wanted: Delivery, **what: Any) -> bool:
+        """Whether the delivery is as it was wanted now."""
         try:
-            self._update(delivery.webhook_id, delivery.delivery_id, **what)
-        except _Unchanged:
-            return False
+            self._update(wanted.webhook_id, wanted.delivery_id, **what)
+        except _Unchanged as unchanged:
+            return bool(unchanged.item) and from_item(unchanged.item) == wanted
         return True
 
     def _update(self, webhook_id: str, delivery_id: str, **what: Any) -> "dict[str, AttributeValueTypeDef]":

@@ -1,6 +1,8 @@
 """What the indexes of the table of jobs are asked: `by_tenant` for lists, `unfinished` for what is overdue."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from heapq import merge
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from shared.adapters.job_items import SHARDS, job_of, number, summary_of, text
@@ -56,23 +58,36 @@ def list_jobs(
     return JobPage(found, f"{highest + 1:032x}")
 
 
-def overdue_jobs(client: "DynamoDBClient", table: str, now: float, limit: int) -> Sequence[Job]:
-    """At most `limit` jobs whose time is up, the longest overdue first; the items themselves are read consistently."""
-    due: list[tuple[float, str]] = []
-    for shard in range(SHARDS):
+def overdue_jobs(client: "DynamoDBClient", table: str, now: float) -> Iterator[Sequence[Job]]:
+    """Pages of jobs whose time is up, the longest overdue first; the items themselves are read consistently.
+
+    Each part of the index is read on from where it was left, not from its beginning: what was changed there a moment
+    ago may not be seen yet.
+    """
+    due = merge(*(_due(client, table, shard, now) for shard in range(SHARDS)))
+    while ids := [job_id for _, job_id in islice(due, _BATCH)]:
+        jobs = _read(client, table, ids)
+        # The index lags behind: some have changed since.
+        still = [(job.due_at, job) for job in jobs if job.due_at is not None and job.due_at <= now and not job.finished]
+        yield [job for _, job in sorted(still, key=lambda pair: pair[0])]
+
+
+def _due(client: "DynamoDBClient", table: str, shard: int, now: float) -> Iterator[tuple[float, str]]:
+    """What is due in a part of the index: when, and the job's id."""
+    begin: dict[str, Any] = {}
+    while True:
         answer = client.query(
             TableName=table,
             IndexName="unfinished",
             KeyConditionExpression="due_shard = :shard AND due_at <= :now",
             ExpressionAttributeValues={":shard": text(str(shard)), ":now": number(now)},
-            Limit=limit,
+            Limit=_BATCH,
+            **begin,
         )
-        due += [(float(item["due_at"]["N"]), item["job_id"]["S"]) for item in answer["Items"]]
-    ids = [job_id for _, job_id in sorted(due)[:limit]]
-    jobs = [job for begin in range(0, len(ids), _BATCH) for job in _read(client, table, ids[begin : begin + _BATCH])]
-    # The index lags behind: some have changed since.
-    still = [(job.due_at, job) for job in jobs if job.due_at is not None and job.due_at <= now and not job.finished]
-    return [job for _, job in sorted(still, key=lambda pair: pair[0])]
+        yield from ((float(item["due_at"]["N"]), item["job_id"]["S"]) for item in answer["Items"])
+        if "LastEvaluatedKey" not in answer:
+            return
+        begin = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
 
 
 def _read(client: "DynamoDBClient", table: str, ids: Sequence[str]) -> Sequence[Job]:

@@ -6,7 +6,7 @@ is meant for, so of two that collide one is told so.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from time import time
 from typing import TYPE_CHECKING, Any, Final
@@ -27,7 +27,7 @@ from shared.adapters.job_changes import (
 )
 from shared.adapters.job_items import item_of, job_of, number, text, texts
 from shared.domain.errors import Conflict, JobNotFound
-from shared.domain.jobs import JOB_ID, Claim, Job, JobFilter, JobPage, JobProblem, Outcome
+from shared.domain.jobs import JOB_ID, Claim, Job, JobFilter, JobPage, JobProblem, Outcome, Ticket
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -105,13 +105,17 @@ class DynamoDBJobs:
         sets = {"ticket": texts(ticket), "due_at": number(due_at), **ran_members(ran)}
         return self._changed(job_id, of_owner(owner, sets, ("owner", "lease_until")))
 
-    def requeue(self, job_id: str, owner: str | None, problem: JobProblem | None, due_at: float) -> bool:
+    def requeue(
+        self, job_id: str, owner: str | None, problem: JobProblem | None, due_at: float, *, ticket: Ticket | None = None
+    ) -> bool:
         """One UpdateItem."""
-        return self._changed(job_id, requeued(owner, problem, due_at, self._now()))
+        return self._changed(job_id, requeued(owner, ticket, problem, due_at, self._now()))
 
-    def finish(self, job_id: str, outcome: Outcome, at: float, *, owner: str | None = None) -> bool:
+    def finish(
+        self, job_id: str, outcome: Outcome, at: float, *, owner: str | None = None, ticket: Ticket | None = None
+    ) -> bool:
         """One UpdateItem. Where the outcome says nothing of rows, version and cost, what is stored stays."""
-        return self._changed(job_id, finished(outcome, at, owner))
+        return self._changed(job_id, finished(outcome, at, owner, ticket))
 
     def restart(self, tenant: str, job_id: str, now: float) -> Job:
         """One UpdateItem, two for a batch: that goes on with its version from the parts that are done."""
@@ -129,10 +133,10 @@ class DynamoDBJobs:
                 break
         raise Conflict(f"The job is {job.state}: only a failed or cancelled one can be run again.")
 
-    def overdue(self, now: float, limit: int) -> Sequence[Job]:
-        """A Query for each part of the index, and a BatchGetItem for each hundred jobs."""
+    def overdue(self, now: float) -> Iterator[Sequence[Job]]:
+        """A Query for each part of the index and for each hundred in it, and a BatchGetItem for each hundred jobs."""
         with aws_errors(_WHAT):
-            return overdue_jobs(self._client, self._table, now, limit)
+            yield from overdue_jobs(self._client, self._table, now)
 
     def postpone(self, job: Job, due_at: float) -> bool:
         """One UpdateItem."""

@@ -1,4 +1,8 @@
-"""Webhooks in a DynamoDB table: partition key `tenant` (S), sort key `webhook_id` (S)."""
+"""Webhooks in a DynamoDB table: partition key `tenant` (S), sort key `webhook_id` (S).
+
+Where an answer is lost, botocore asks for the same change again, and its condition holds no more. A secret is sealed
+differently each time: if it is the one that is stored, the change was made.
+"""
 
 import re
 from collections.abc import Sequence
@@ -35,11 +39,17 @@ class DynamoDBWebhooks:
         with aws_errors(_WHAT):
             try:
                 self._client.put_item(
-                    TableName=self._table, Item=item, ConditionExpression="attribute_not_exists(webhook_id)"
+                    TableName=self._table,
+                    Item=item,
+                    ConditionExpression="attribute_not_exists(webhook_id)",
+                    ReturnValuesOnConditionCheckFailure="ALL_OLD",
                 )
             except ClientError as error:
                 if error_code(error) != "ConditionalCheckFailedException":
                     raise
+                stored: Any = error.response.get("Item")
+                if stored is not None and bytes(stored["secret"]["B"]) == sealed:
+                    return
                 raise Conflict("The id of the webhook is taken: try again.") from None
 
     def get(self, tenant: str, webhook_id: str) -> Webhook:
@@ -120,7 +130,9 @@ class DynamoDBWebhooks:
                 ExpressionAttributeValues=values,
             )
         except WebhookNotFound:
-            self.get(webhook.tenant, webhook.webhook_id)
+            item = self._item(webhook.tenant, webhook.webhook_id)
+            if bytes(item["secret"]["B"]) == sealed:
+                return _from_item(item)
             raise Conflict("The webhook's secret was rotated a moment ago.") from None
 
     def gone(self, webhook: Webhook) -> bool:

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from shared.adapters.job_items import number, problem_attributes, result_value, shard_of, text
-from shared.domain.jobs import KEPT_S, OVERDUE_S, START_WITHIN_S, Job, JobProblem, Outcome
+from shared.adapters.job_items import number, problem_attributes, result_value, shard_of, text, texts
+from shared.domain.jobs import KEPT_S, OVERDUE_S, START_WITHIN_S, Job, JobProblem, Outcome, Ticket
 
 _QUEUED: Final = text("queued")
 _RUNNING: Final = text("running")
@@ -38,8 +38,11 @@ def claimed(owner: str, now: float, lease_s: float) -> Change:
     )
 
 
-def requeued(owner: str | None, problem: JobProblem | None, due_at: float, now: float) -> Change:
-    """A running job waits again; `owner` None: one whose lease is over, or that waits for its answer."""
+def requeued(owner: str | None, ticket: Ticket | None, problem: JobProblem | None, due_at: float, now: float) -> Change:
+    """A running job waits again: its owner's, or one that waits with this ticket.
+
+    With neither: one whose lease is over, or that waits with any.
+    """
     sets = {
         "state": _QUEUED,
         "due_at": number(due_at),
@@ -48,6 +51,9 @@ def requeued(owner: str | None, problem: JobProblem | None, due_at: float, now: 
     removes = ("owner", "lease_until", "ticket")
     if owner is not None:
         return of_owner(owner, sets, removes)
+    if ticket is not None:
+        values = {":running": _RUNNING, ":ticket": texts(ticket)}
+        return Change("#state = :running AND #ticket = :ticket", values, sets, removes)
     return Change(
         condition="#state = :running AND (attribute_exists(#ticket) OR #lease_until < :now)",
         values={":running": _RUNNING, ":now": number(now)},
@@ -56,15 +62,16 @@ def requeued(owner: str | None, problem: JobProblem | None, due_at: float, now: 
     )
 
 
-def finished(outcome: Outcome, at: float, owner: str | None) -> Change:
-    """A job that has not ended ends; `owner` None: whoever holds it."""
-    own = "" if owner is None else " AND #owner = :owner"
+def finished(outcome: Outcome, at: float, owner: str | None, ticket: Ticket | None) -> Change:
+    """A job that has not ended ends; `owner` and `ticket` None: whoever holds it, whatever it waits for."""
+    own = ("" if owner is None else " AND #owner = :owner") + ("" if ticket is None else " AND #ticket = :ticket")
     return Change(
         condition=f"#state IN (:queued, :running){own}",
         values={
             ":queued": _QUEUED,
             ":running": _RUNNING,
             **({} if owner is None else {":owner": text(owner)}),
+            **({} if ticket is None else {":ticket": texts(ticket)}),
         },
         sets={
             "state": text(outcome.state),

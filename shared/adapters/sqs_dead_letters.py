@@ -11,6 +11,7 @@ from shared.domain.jobs import JOB_ID
 
 _WHAT: Final = "The dead-letter queue"
 _MOST: Final = 10  # of one call
+_FAILED: Final = "function_failed"
 
 
 class SqsDeadLetterQueue:
@@ -48,13 +49,16 @@ def _letter(message: Mapping[str, Any]) -> DeadLetter:
     attributes = message.get("MessageAttributes", {})
     texts = {name: str(value.get("StringValue", "")) for name, value in attributes.items()}
     attempts = texts.get("Attempts", "")
+    # Lambda itself puts aside the events that a function failed at. Source: AWS Lambda Developer Guide, "Adding a
+    # dead-letter queue", "Dead-letter queue message attributes".
+    reason = texts.get("Reason") or (_FAILED if "ErrorMessage" in texts else None)
     return DeadLetter(
         handle=message["ReceiptHandle"],
         body=message["Body"],
         job_id=_job_id(message["Body"]),
         sent_at=int(message["Attributes"]["SentTimestamp"]) / 1000,
-        reason=texts.get("Reason"),
-        detail=texts.get("Detail"),
+        reason=reason,
+        detail=texts.get("Detail") or texts.get("ErrorMessage"),
         attempts=int(attempts) if re.fullmatch(r"[0-9]{1,9}", attempts) else None,
     )
 

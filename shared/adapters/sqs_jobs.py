@@ -4,35 +4,18 @@ A message says only which job is to be looked at: `{"job_id": …}`. Source: Ama
 """
 
 import json
-import re
-from collections.abc import Callable
-from functools import cached_property
-from typing import Any, Final
+from typing import Final
 
 from shared.adapters.aws import aws_errors
+from shared.adapters.sqs_queue import SqsQueue, letter_attributes
 from shared.domain.jobs import Job, JobProblem
 
 _WHAT: Final = "The queue of jobs"
 _DEAD: Final = "The queue of failed jobs"
 _MOST_DELAY_S: Final = 900
-_MOST_DETAIL: Final = 1024
-# What SQS refuses in texts, beside surrogates, which UTF-8 cannot have. Source: SQS API Reference, "SendMessage".
-_REFUSED = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-class _Queue:
-    """A queue; the client, which takes some 50 ms to make, is made for the first call."""
-
-    def __init__(self, client: Callable[[], Any], queue_url: str) -> None:
-        self._make = client
-        self._url = queue_url
-
-    @cached_property
-    def _client(self) -> Any:
-        return self._make()
-
-
-class SqsJobs(_Queue):
+class SqsJobs(SqsQueue):
     """Implements `shared.domain.ports.JobQueue`."""
 
     def send(self, tenant: str, job_id: str, *, delay_s: float = 0.0) -> None:
@@ -53,24 +36,15 @@ class SqsJobs(_Queue):
         return int(found["Attributes"][name])
 
 
-class SqsDeadLetters(_Queue):
+class SqsDeadLetters(SqsQueue):
     """Implements `shared.domain.ports.DeadLetters`: the message that stood for the job, with the reason beside it."""
 
     def send(self, job: Job, problem: JobProblem) -> None:
-        """One SendMessage, with the attributes `Reason` (a code), `Detail` (1 KB at most) and `Attempts`."""
-        texts = {"Reason": problem.code, "Detail": _detail(problem.detail)}
+        """One SendMessage."""
         with aws_errors(_DEAD):
             self._client.send_message(
                 QueueUrl=self._url,
                 MessageBody=json.dumps({"job_id": job.job_id}),
                 MessageGroupId=job.tenant,
-                MessageAttributes={
-                    **{name: {"DataType": "String", "StringValue": text} for name, text in texts.items() if text},
-                    "Attempts": {"DataType": "Number", "StringValue": str(job.attempts)},
-                },
+                MessageAttributes=letter_attributes(problem.code, problem.detail, job.attempts),
             )
-
-
-def _detail(text: str) -> str:
-    """The text as an attribute may have it: SQS counts bytes."""
-    return _REFUSED.sub("\ufffd", text).encode()[:_MOST_DETAIL].decode(errors="ignore")

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from shared.adapters.aws import aws_errors
+from shared.adapters.sqs_queue import letter_attributes
 
 _WHAT: Final = "The queue of jobs"
 _DEAD: Final = "The queue of failed jobs"
@@ -90,9 +91,5 @@ class SqsMessages:
                 QueueUrl=self._dead_letters_url,
                 MessageBody=message.body[:_MOST_BODY] or json.dumps(None),
                 MessageGroupId=message.message_id,
-                MessageAttributes={
-                    "Reason": {"DataType": "String", "StringValue": code},
-                    "Detail": {"DataType": "String", "StringValue": detail},
-                    "Attempts": {"DataType": "Number", "StringValue": str(message.received)},
-                },
+                MessageAttributes=letter_attributes(code, detail, message.received),
             )

@@ -9,27 +9,22 @@ then gets no more time than one that is silent.
 
 import socket
 import ssl
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as NoAnswer
+from collections.abc import Mapping, Sequence
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from ipaddress import ip_address
 from time import monotonic
 from typing import Any, Final
 
+from shared.adapters.name_lookups import NameLookups, Resolve
 from shared.domain.webhook_address import ForbiddenAddress, Target, problem_with, target_of
 from shared.domain.webhook_ports import Posted
 from shared.domain.webhooks import MAX_SAID
-
-Resolve = Callable[[str, int], Sequence[str]]
-"""The addresses of a name, as texts; OSError if it has none."""
 
 TOTAL_TIMEOUT_S: Final = 10.0
 _CONNECT_TIMEOUT_S: Final = 4.0
 _RESOLVE_TIMEOUT_S: Final = 4.0
 _MAX_ANSWER_BYTES: Final = 4096
 _MAX_ADDRESSES: Final = 8
-_MAX_RESOLVING: Final = 16
 _MAX_RETRY_AFTER_S: Final = 86_400
 
 
@@ -93,18 +88,16 @@ class WebhookClient:
     ) -> None:
         self._allow_loopback = allow_loopback
         self._timeout_s = timeout_s
-        self._resolve = resolve or system_addresses
+        self._lookups = NameLookups(resolve or system_addresses)
         self._tls = _tls_context(cafile)
-        # The system's resolver has no timeout of its own. Who hangs there holds a thread, and these are all there are.
-        self._resolving = ThreadPoolExecutor(_MAX_RESOLVING, "resolve")
 
-    def __call__(self, url: str, headers: Mapping[str, str], body: bytes) -> Posted:
+    def __call__(self, url: str, headers: Mapping[str, str], body: bytes, *, tenant: str = "") -> Posted:
         """One POST in `timeout_s` seconds; what goes wrong is in the answer."""
         start = monotonic()
         end = start + self._timeout_s
         try:
             target = target_of(url, allow_loopback=self._allow_loopback)
-            with self._connected(target, end) as connection:
+            with self._connected(target, tenant, end) as connection:
                 status, said, retry_after_s = _exchange(connection, target, headers, body)
         except ForbiddenAddress as error:
             return Posted(_ms(start), error="forbidden_address", said=f"The address {error}.")
@@ -118,9 +111,9 @@ class WebhookClient:
             return Posted(_ms(start), error="connection_lost", said="The connection ended before the answer.")
         return Posted(_ms(start), status=status, said=said, retry_after_s=retry_after_s)
 
-    def _connected(self, target: Target, end: float) -> socket.socket:
+    def _connected(self, target: Target, tenant: str, end: float) -> socket.socket:
         """A connection, with TLS if the address says so, to one of the addresses that the host stands for."""
-        addresses = self._addresses(target, end)
+        addresses = self._addresses(target, tenant, end)
         if not addresses:
             raise _FailedAttempt("dns_failed", "The name has no address.")
         for text in addresses:
@@ -133,14 +126,13 @@ class WebhookClient:
             connection.close()
             raise
 
-    def _addresses(self, target: Target, end: float) -> Sequence[str]:
+    def _addresses(self, target: Target, tenant: str, end: float) -> Sequence[str]:
         if target.literal is not None:
             return [str(target.literal)]
-        asked = self._resolving.submit(self._resolve, target.host, target.port)
+        seconds = min(_RESOLVE_TIMEOUT_S, max(0.0, end - monotonic()))
         try:
-            return asked.result(min(_RESOLVE_TIMEOUT_S, max(0.0, end - monotonic())))
-        except NoAnswer:
-            asked.cancel()
+            return self._lookups(tenant, target.host, target.port, seconds)
+        except TimeoutError:
             raise _FailedAttempt("dns_timeout", "The name was not resolved in time.") from None
         except (OSError, UnicodeError):
             raise _FailedAttempt("dns_failed", "The name cannot be resolved.") from None

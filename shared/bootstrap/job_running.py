@@ -1,16 +1,18 @@
 """What runs jobs and writes what came of them, on a data plane: for the worker and for those that fetch answers."""
 
 from dataclasses import dataclass
+from logging import Logger
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from botocore.session import Session
 from msgspec import Meta
 
 from shared.adapters.aws import client
+from shared.adapters.aws_calls import AwsCalls
 from shared.adapters.dynamodb_jobs import DynamoDBJobs
 from shared.adapters.s3_job_objects import S3JobObjects
 from shared.adapters.sqs_jobs import SqsDeadLetters, SqsJobs
-from shared.bootstrap.data_plane import DataPlane
+from shared.bootstrap.data_plane import DataPlane, data_plane
 from shared.bootstrap.data_plane_settings import MIB, DataPlaneSettings
 from shared.bootstrap.job_lines import JobLines
 from shared.bootstrap.settings import Clients
@@ -54,11 +56,21 @@ class JobStores:
 
 @dataclass(frozen=True, slots=True)
 class JobRunning:
-    """What runs a job, and what fetches an answer that came later."""
+    """What runs a job, what fetches an answer that came later, and what is told when one of the two begins."""
 
     run: RunJob
     results: AsyncResults
     hold: Hold
+    lines: JobLines
+
+
+def job_running_on_aws(settings: JobSettings, session: Session, log: Logger) -> JobRunning:
+    """What a function on AWS runs jobs with."""
+    calls = AwsCalls()
+    calls.watch(session)  # before there are clients, whose calls it counts
+    clients = Clients.patient(settings, session)
+    plane, stores = data_plane(settings, session, clients), stores_on_aws(settings, session, clients)
+    return job_running(plane, stores, JobLines(settings, calls, log))
 
 
 def stores_on_aws(settings: JobSettings, session: Session, clients: Clients) -> JobStores:
@@ -98,4 +110,4 @@ def job_running(plane: DataPlane, stores: JobStores, lines: JobLines, limits: Js
         prices=plane.prices,
         routed=lines.routed,
     )
-    return JobRunning(RunJob(stores.jobs, running), results, Hold(stores.jobs))
+    return JobRunning(RunJob(stores.jobs, running), results, Hold(stores.jobs), lines)

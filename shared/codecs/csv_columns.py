@@ -1,24 +1,36 @@
 """Which columns of a CSV row are which elements of which input."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
+from itertools import chain, islice
 from math import prod
 
-from shared.domain.errors import InvalidRequest, MissingField, UnknownField, WrongShape
+from shared.domain.dtypes import DType
+from shared.domain.errors import InvalidRequest, MissingField, UnknownField, WrongShape, pointer
 from shared.domain.signature import Signature, TensorSpec
 
 _MOST_SHOWN = 8
+_MOST_NAMED = 4  # of a header's names that are wrong
 _MOST_CHARACTERS = 60
+_VALUE = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|[+-]?(?:nan|inf|infinity)|true|false", re.I)
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The columns of each input's elements, row-major, in a row of `width` columns."""
+    """The columns of each input's elements, row-major, in a row of `width` columns.
+
+    `names` are those of the header row, in the order of the columns; there are none without one.
+    """
 
     of: Mapping[str, Sequence[int]]
     width: int
+    names: Sequence[str] = ()
+
+    def pointer(self, column: int) -> str:
+        """The way from a row to one of its cells: the column's name in the header, without one its number from 0."""
+        return pointer("", self.names[column] if self.names else column)
 
 
 def is_header(row: Sequence[str], signature: Signature) -> bool:
@@ -26,32 +38,70 @@ def is_header(row: Sequence[str], signature: Signature) -> bool:
     return all(_find(cell.strip(), signature) is not None for cell in row)
 
 
+def refuse_header(row: Sequence[str], signature: Signature, line: int) -> None:
+    """Refuse a first row that is meant as a header and has unknown names; UnknownField.
+
+    It is no row of this model, and has no number: some of its cells name columns, or the model takes nothing but
+    numbers. Any other row is left to those who read its values.
+    """
+    known = False
+    for cell in row:
+        if _find(cell.strip(), signature) is not None:
+            known = True
+        elif _VALUE.fullmatch(cell.strip()):
+            return
+    numeric = all(spec.dtype not in (DType.BYTES, DType.BOOL) for spec in signature.required)
+    if (known or (numeric and all(cell.strip() for cell in row))) and not _may_be_values(row, signature):
+        named_columns(row, signature, line)
+
+
+def _may_be_values(row: Sequence[str], signature: Signature) -> bool:
+    """Whether a row can be one of the model's, as far as texts and numbers go; an empty cell may be a gap."""
+    try:
+        columns = unnamed_columns(row, signature)
+    except InvalidRequest:
+        return False
+    own = {name: [row[column].strip() for column in columns.of[name]] for name in columns.of}
+    return all(
+        not cell or _VALUE.fullmatch(cell)
+        for name, cells in own.items()
+        if _spec(name, signature).dtype is not DType.BYTES
+        for cell in cells
+    )
+
+
 def named_columns(row: Sequence[str], signature: Signature, line: int) -> Columns:
-    """The columns by a header row; UnknownField, MissingField or WrongShape where it does not fit the signature."""
+    """The columns by a header row; UnknownField or MissingField where it does not fit the signature."""
     places: dict[str, dict[int, int]] = {}
-    for column, cell in enumerate(row):
-        name = cell.strip()
+    names = [cell.strip() for cell in row]
+    unknown: list[int] = []
+    for column, name in enumerate(names):
         found = _find(name, signature)
-        here = f"/lines/{line}/{column}"
         if found is None:
-            raise UnknownField.at(here, f"{name[:100]!r} names no column of this model; it has {_shown(signature)}")
+            unknown.append(column)
+            continue
         spec, element = found
         if element in places.setdefault(spec.name, {}):
-            raise UnknownField.at(here, f"{name[:100]!r} is given twice")
+            raise UnknownField.at(f"/lines/{line}/{column}", f"{name[:_MOST_CHARACTERS]!r} is given twice")
         places[spec.name][element] = column
-    for spec in signature.required:
-        if spec.name not in places:
-            raise MissingField.at(f"/lines/{line}", f"has no column for the input {spec.name}")
+    missing = _missing(places, signature)
+    if unknown:
+        verb = "names" if len(unknown) == 1 else "name"
+        wrong = _listed((names[column] for column in unknown), len(unknown))
+        detail = f"{wrong} {verb} no column of this model; it has {_shown(signature)}"
+        if missing and places:  # where no name fits, those that it has say it all
+            detail += f"; missing: {missing}"
+        raise UnknownField.at(f"/lines/{line}/{unknown[0]}", detail)
+    if missing:
+        raise MissingField.at(f"/lines/{line}", f"has no column {missing}")
     of: dict[str, Sequence[int]] = {}
     for name, elements in places.items():
-        count = max(elements) + 1
-        wanted = _count(_spec(name, signature), signature)
-        if len(elements) != (count if wanted is None else wanted) or not _fills(
-            _spec(name, signature), count, signature
-        ):
-            raise MissingField.at(f"/lines/{line}", f"lacks columns of the input {name}")
-        of[name] = [elements[element] for element in range(count)]
-    return Columns(of, len(row))
+        if not _fills(_spec(name, signature), len(elements), signature):
+            raise MissingField.at(
+                f"/lines/{line}", f"lacks columns of the input {name}: {len(elements)} make no whole instance"
+            )
+        of[name] = [elements[element] for element in range(len(elements))]
+    return Columns(of, len(row), names)
 
 
 def unnamed_columns(row: Sequence[str], signature: Signature) -> Columns:
@@ -104,6 +154,32 @@ def _named(signature: Signature) -> Mapping[str, tuple[TensorSpec, int]]:
     return names
 
 
+def _missing(places: Mapping[str, Mapping[int, int]], signature: Signature) -> str:
+    """The columns that a header lacks, for a message; empty if it has all of them."""
+    count = 0
+    names: list[Iterator[str]] = []
+    for spec in signature.inputs:
+        given = places.get(spec.name, {})
+        if not given and spec not in signature.required:
+            continue
+        elements = _count(spec, signature)
+        wanted = max(given, default=0) + 1 if elements is None else max(elements, 1)
+        count += wanted - len(given)
+        names.append(_left(spec, given, wanted, signature))
+    return _listed(chain.from_iterable(names), count) if count else ""
+
+
+def _left(spec: TensorSpec, given: Mapping[int, int], wanted: int, signature: Signature) -> Iterator[str]:
+    """The names of the input's columns that are not given; not all at once, a caller may make up a high index."""
+    return (_name(spec, at, signature) for at in range(wanted) if at not in given)
+
+
+def _listed(names: Iterable[str], count: int) -> str:
+    """The first of so many names, for a message."""
+    shown = [repr(name[:_MOST_CHARACTERS]) for name in islice(names, _MOST_NAMED)]
+    return ", ".join(shown) + (f" and {count - len(shown)} more" if count > len(shown) else "")
+
+
 def _shown(signature: Signature) -> str:
     """The first columns, for a message."""
     names = list(islice(_names(signature), _MOST_SHOWN + 1))
@@ -116,14 +192,17 @@ def _names(signature: Signature) -> Iterator[str]:
     for spec in signature.inputs:
         if signature.batched and not signature.has_rows(spec):
             continue
-        elements = _count(spec, signature)
-        if spec.features:
-            alone = len(signature.required) == 1 and spec in signature.required
-            yield from spec.features if alone else (f"{spec.name}.{feature}" for feature in spec.features)
-        elif elements == 1:
-            yield spec.name
-        else:
-            yield from (f"{spec.name}.{at}" for at in range(_MOST_SHOWN + 1 if elements is None else elements))
+        elements = len(spec.features) or _count(spec, signature)
+        for at in range(_MOST_SHOWN + 1 if elements is None else elements):
+            yield _name(spec, at, signature)
+
+
+def _name(spec: TensorSpec, element: int, signature: Signature) -> str:
+    """What the column of an element is called, of several names the one that its owner would choose."""
+    if element < len(spec.features):
+        alone = len(signature.required) == 1 and spec in signature.required
+        return spec.features[element] if alone else f"{spec.name}.{spec.features[element]}"
+    return spec.name if _count(spec, signature) == 1 else f"{spec.name}.{element}"
 
 
 def _spec(name: str, signature: Signature) -> TensorSpec:

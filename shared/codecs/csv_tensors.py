@@ -3,7 +3,7 @@
 Columns go by a header row: a feature of the only input, `<input>` where an instance is one element, or
 `<input>.<feature>` and `<input>.<index>` (`x.0`, `x.1`, …; row-major). Without one they are the elements of the inputs
 that must be given, in the order of the signature. The first row is a header if all of its cells are such names.
-Places are `/lines/<number of the line, from 1>/<column, from 0>`.
+Places are `/lines/<number of the line, from 1>/<column>`: its name where there is a header, else its number from 0.
 """
 
 import csv
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from shared.codecs.csv_columns import Columns, is_header, named_columns, unnamed_columns
+from shared.codecs.csv_columns import Columns, is_header, named_columns, refuse_header, unnamed_columns
 from shared.codecs.json_documents import JsonLimits
 from shared.codecs.values import to_tensor
 from shared.domain.dtypes import DType
@@ -64,6 +64,8 @@ def decode_csv(
     """The tensors of a body; `header` None says that its first row tells by itself. Raises InvalidRequest."""
     rows, numbers = _rows(body, limits, charset)
     has_header = is_header(rows[0], signature) if header is None else header
+    if header is None and not has_header:
+        refuse_header(rows[0], signature, numbers[0])
     columns = named_columns(rows[0], signature, numbers[0]) if has_header else unnamed_columns(rows[0], signature)
     if has_header:
         rows, numbers = rows[1:], numbers[1:]
@@ -74,7 +76,7 @@ def decode_csv(
         if len(row) != columns.width:
             raise WrongShape.at(f"/lines/{number}", f"has {len(row)} columns; expected {columns.width}")
     tensors = {
-        spec.name: _tensor(rows, numbers, spec, columns.of[spec.name], signature)
+        spec.name: _tensor(rows, numbers, spec, columns, signature)
         for spec in signature.inputs
         if spec.name in columns.of
     }
@@ -97,7 +99,7 @@ class _Places:
         row, rest = (index[0], index[1:]) if self._signature.batched else (0, index)
         shape = shape_of(spec, len(columns), self._signature)
         at = int(np.ravel_multi_index(rest, shape)) if rest else 0
-        return f"/lines/{self._numbers[row]}/{columns[at]}"
+        return f"/lines/{self._numbers[row]}{self._columns.pointer(columns[at])}"
 
 
 def shape_of(spec: TensorSpec, columns: int, signature: Signature) -> tuple[int, ...]:
@@ -137,14 +139,15 @@ def _rows(body: bytes, limits: JsonLimits, charset: str) -> tuple[list[list[str]
 
 
 def _tensor(
-    rows: list[list[str]], numbers: list[int], spec: TensorSpec, columns: Sequence[int], signature: Signature
+    rows: list[list[str]], numbers: list[int], spec: TensorSpec, columns: Columns, signature: Signature
 ) -> Array:
-    width = len(columns)
+    own = columns.of[spec.name]
+    width = len(own)
 
     def place(at: int) -> str:
-        return f"/lines/{numbers[at // width]}/{columns[at % width]}"
+        return f"/lines/{numbers[at // width]}{columns.pointer(own[at % width])}"
 
-    cells = [row[column] for row in rows for column in columns]
+    cells = [row[column] for row in rows for column in own]
     lead = (len(rows),) if signature.batched else ()
     shape = (*lead, *shape_of(spec, width, signature))
     if spec.dtype is DType.BYTES:

@@ -27,7 +27,7 @@ class Pin(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BatchPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """`size` and `sha256` (hexadecimal) are the input's; `layout` is `Layout.to_json()`."""
+    """`size`, `sha256` (hexadecimal) and `etag` (empty: not known) are the input's; `layout` is `Layout.to_json()`."""
 
     pin: Pin
     layout: Mapping[str, Any]
@@ -35,6 +35,7 @@ class BatchPlan(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
     size: int
     sha256: str
+    etag: str = ""
 
     @property
     def of_layout(self) -> Layout:

@@ -222,6 +222,14 @@ def too_many_errors(failed: int, rows: int, share: float) -> SluiceError:
     )
 
 
+def answers_later(model: str, backend: str) -> SluiceError:
+    """The error of a run that would need an asynchronous backend."""
+    return InvalidRequest(
+        f"{model} runs on {backend}, which answers later: batches need a backend that answers at once. "
+        "Choose a version of another variant."
+    )
+
+
 def pin_key(job_id: str) -> str:
     """Where what runs a run is, chosen before its plan is made."""
     return f"{WORK}{job_id}/pin.json"

@@ -18,6 +18,8 @@ from shared.domain.errors import FieldError, SluiceError
 
 JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 JobKind = Literal["prediction", "batch"]
+Ticket = Mapping[str, str]
+"""What an asynchronous backend needs to find an answer; no two invocations have the same."""
 STATES: Final[tuple[JobState, ...]] = get_args(JobState)
 FINISHED: Final[frozenset[JobState]] = frozenset({"succeeded", "failed", "cancelled"})
 
@@ -125,7 +127,7 @@ class Job:
     backend: str | None = None
     rows_total: int | None = None
     rows_done: int = 0
-    ticket: Mapping[str, str] | None = None
+    ticket: Ticket | None = None
     result: JobResult | None = None
     problem: JobProblem | None = None
     cost_nusd: int | None = None
@@ -135,6 +137,11 @@ class Job:
     def finished(self) -> bool:
         """Whether nothing more will come of it."""
         return self.state in FINISHED
+
+    @property
+    def waits_since(self) -> float:
+        """When it was taken on, or queued anew after it had ended."""
+        return self.start_by - START_WITHIN_S
 
 
 @dataclass(frozen=True, slots=True)

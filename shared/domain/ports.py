@@ -1,6 +1,6 @@
 """What the use cases need from the outside; `shared.adapters` implements it, `tests.fakes` does so in memory."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,7 +11,7 @@ from shared.domain.endpoint.target import KeptAnswer
 from shared.domain.errors import FieldError, RateLimited, SluiceError
 from shared.domain.features import EntityKey, FeatureRecord
 from shared.domain.idempotency import IdempotencyScope, StoredAnswer
-from shared.domain.jobs import Claim, Job, JobFilter, JobPage, JobProblem, ObjectRef, Outcome
+from shared.domain.jobs import Claim, Job, JobFilter, JobPage, JobProblem, ObjectRef, Outcome, Ticket
 from shared.domain.jwt_claims import TokenIdentity
 from shared.domain.model import ModelVersion, PackageDescription
 from shared.domain.pipeline import Pipeline
@@ -148,17 +148,30 @@ class JobStore(Protocol):
     def hand_over(self, job_id: str, owner: str, ticket: Mapping[str, str], ran: Outcome, due_at: float) -> bool:
         """Leave a job to an asynchronous backend; version, variant, backend and rows are those of `ran`."""
 
-    def requeue(self, job_id: str, owner: str | None, problem: JobProblem | None, due_at: float) -> bool:
-        """Put a running job back among the queued ones; `owner` None: one whose lease is over, or that waits."""
+    def requeue(
+        self, job_id: str, owner: str | None, problem: JobProblem | None, due_at: float, *, ticket: Ticket | None = None
+    ) -> bool:
+        """Put a running job back among the queued ones, if it is `owner`'s, or waits with just this ticket.
 
-    def finish(self, job_id: str, outcome: Outcome, at: float, *, owner: str | None = None) -> bool:
-        """Write what came of a job; False if it has ended already, or is not `owner`'s (None: whoever holds it)."""
+        With neither: one that waits with any, or whose lease is over.
+        """
+
+    def finish(
+        self, job_id: str, outcome: Outcome, at: float, *, owner: str | None = None, ticket: Ticket | None = None
+    ) -> bool:
+        """Write what came of a job; False if it has ended already.
+
+        Also if it is not `owner`'s, or does not wait with just this ticket; None: whoever holds it, whatever it has.
+        """
 
     def restart(self, tenant: str, job_id: str, now: float) -> Job:
         """Queue a failed or cancelled job anew, with no attempts and no problem; JobNotFound, Conflict."""
 
-    def overdue(self, now: float, limit: int) -> Sequence[Job]:
-        """Jobs that have not ended and whose `due_at` has passed, the longest overdue first."""
+    def overdue(self, now: float) -> Iterator[Sequence[Job]]:
+        """Pages of jobs that have not ended and whose `due_at` has passed, the longest overdue first.
+
+        Each is read when it is asked for, and may be empty.
+        """
 
     def postpone(self, job: Job, due_at: float) -> bool:
         """Look at an unfinished job later; False if it has changed since it was read: another sweep was first."""

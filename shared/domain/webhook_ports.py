@@ -68,7 +68,7 @@ class DeliveryStore(Protocol):
     def settle(self, sent: Delivery) -> bool:
         """Write what came of an attempt: `state`, `next_at`, `reason` and the last of `attempts`.
 
-        False if the delivery is no longer held by the claim of `sent`.
+        False if the delivery is no longer held by the claim of `sent`, unless it is as that says already.
         """
 
     def restart(self, delivery: Delivery, now: float) -> bool:
@@ -103,5 +103,8 @@ class Posted:
 class WebhookPost(Protocol):
     """Sends requests to receivers."""
 
-    def __call__(self, url: str, headers: Mapping[str, str], body: bytes) -> Posted:
-        """One POST; whatever goes wrong with the receiver is in the answer, nothing is raised."""
+    def __call__(self, url: str, headers: Mapping[str, str], body: bytes, *, tenant: str) -> Posted:
+        """One POST; whatever goes wrong with the receiver is in the answer, nothing is raised.
+
+        `tenant` is whose receiver it is: no tenant's holds up those of others.
+        """

@@ -116,6 +116,8 @@ class AsyncResults:
         asked, found = self._found(job, ticket)
         if isinstance(found, BackendError) and found.retryable and may_pass(job, found, had_all_time=True):
             delay_s = self._endings.put_back(job, None, found)
+            if delay_s is None:
+                return "overtaken"
             self._queue.send(job.tenant, job.job_id, delay_s=delay_s)
             return "queued"
         if found is None and failure is not None:
@@ -126,17 +128,20 @@ class AsyncResults:
             pause_s = min(_LONGEST_PAUSE_S, max(OVERDUE_S, self._asynchronous.waited_s(ticket) / 2))
             self._store.postpone(job, self._now() + pause_s)
             return "waiting"
+        return "ended" if self._written(job, asked, found) else "overtaken"
+
+    def _written(self, job: Job, asked: Asked | None, found: Tensors | SluiceError) -> bool:
+        """Whether the job ended with what was found; of two looks at once, one writes."""
         if isinstance(found, SluiceError) or asked is None:
-            self._endings.failed(job, None, found if isinstance(found, SluiceError) else BackendError("No request."))
-            return "ended"
+            failure = found if isinstance(found, SluiceError) else BackendError("No request.")
+            return self._endings.failed(job, None, failure)
         made = self._predict.fetched(asked.checked, job.backend or "", found)
         try:
-            self._endings.succeeded(job, None, secrets.token_hex(16), Produced(made, asked.bytes_in), asked.form)
+            return self._endings.succeeded(job, None, secrets.token_hex(16), Produced(made, asked.bytes_in), asked.form)
         except BackendError:
             raise
         except SluiceError as error:  # an answer that cannot be written as it was asked for
-            self._endings.failed(job, None, error)
-        return "ended"
+            return self._endings.failed(job, None, error)
 
     def _found(self, job: Job, ticket: Mapping[str, Any]) -> tuple[Asked | None, Tensors | SluiceError | None]:
         """The request and its answer; a request that cannot be read any more is the error itself."""

@@ -131,7 +131,8 @@ class SendDelivery:
         sent_at = self.now()
         signed = headers(signing.at(sent_at), delivery.delivery_id, int(sent_at), delivery.payload)
         sent = {"Content-Type": "application/json", "User-Agent": USER_AGENT, **signed}
-        return self._after(delivery, webhook, self.post(webhook.url, sent, delivery.payload))
+        posted = self.post(webhook.url, sent, delivery.payload, tenant=webhook.tenant)
+        return self._after(delivery, webhook, posted)
 
     def _after(self, delivery: Delivery, webhook: Webhook, posted: Posted) -> Handled:
         """Note what came of an attempt, and what is next."""

@@ -24,6 +24,7 @@ from shared.domain.jobs import (
     JobProblem,
     JobResult,
     Outcome,
+    Ticket,
     backoff_s,
 )
 from shared.domain.ports import DeadLetters, JobObjects, JobStore
@@ -90,9 +91,9 @@ class JobEndings:
         self._now = now
 
     def succeeded(self, job: Job, owner: str | None, name: str, produced: Produced, form: Encode) -> bool:
-        """Write the answer; False if the job has ended meanwhile, or is another's.
+        """Write the answer; False if the job has ended meanwhile, is another's, or waits for another answer.
 
-        A large one is an object of the name `name`. `owner` as in `JobStore.finish`. Raises SluiceError.
+        A large one is an object of the name `name`. `owner` is None for an answer that came later. Raises SluiceError.
         """
         made = produced.made
         body, media_type, headers = form.encode(made)
@@ -125,10 +126,15 @@ class JobEndings:
         outcome = Outcome("failed", problem=problem, cost_nusd=self._cost(job, None, 0.0))
         return self._finish(job, owner, outcome, Ended(job, outcome, None, error, len(job.request.inline or b"")))
 
-    def put_back(self, job: Job, owner: str | None, error: SluiceError) -> float:
-        """Queue a job anew; in how many seconds it is to be tried. Raises BackendError."""
+    def put_back(self, job: Job, owner: str | None, error: SluiceError) -> float | None:
+        """Queue a job anew; in how many seconds it is to be tried, None where `succeeded` is False.
+
+        Raises BackendError.
+        """
         delay_s = min(_LONGEST_S, max(backoff_s(job.attempts), error.retry_after_s or 0.0))
-        self._store.requeue(job.job_id, owner, JobProblem.of(error), self._now() + delay_s + OVERDUE_S)
+        due_at = self._now() + delay_s + OVERDUE_S
+        if not self._store.requeue(job.job_id, owner, JobProblem.of(error), due_at, ticket=_awaited(job, owner)):
+            return None
         fields = {"job_id": job.job_id, "attempts": job.attempts, "code": error.code, "reason": error.detail}
         _log.warning("a job is put back", extra={"fields": {**fields, "delay_s": delay_s}})
         return delay_s
@@ -143,10 +149,15 @@ class JobEndings:
         return cost if cost is None or job.cost_nusd is None else job.cost_nusd + cost
 
     def _finish(self, job: Job, owner: str | None, outcome: Outcome, ended: Ended) -> bool:
-        if not self._store.finish(job.job_id, outcome, self._now(), owner=owner):
+        if not self._store.finish(job.job_id, outcome, self._now(), owner=owner, ticket=_awaited(job, owner)):
             return False
         self._meter.ended(ended)
         return True
+
+
+def _awaited(job: Job, owner: str | None) -> Ticket | None:
+    """What nobody holds changes only while it waits for the answer that was looked for: it may have begun anew."""
+    return job.ticket if owner is None else None
 
 
 def may_pass(job: Job, error: SluiceError, *, had_all_time: bool) -> bool:
@@ -162,6 +173,6 @@ def may_pass(job: Job, error: SluiceError, *, had_all_time: bool) -> bool:
     return isinstance(error, BackendError) and error.retryable
 
 
-Looked = Literal["ended", "waiting", "queued"]
-"""What became of a job with a ticket: its answer (or that there is none) is written, it is not there, or it was put
-back."""
+Looked = Literal["ended", "waiting", "queued", "overtaken"]
+"""What became of a job with a ticket: its answer (or that there is none) is written, it is not there, it was put back,
+or another look, or who cancelled it, was quicker."""

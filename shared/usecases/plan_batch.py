@@ -169,6 +169,7 @@ class PlanBatch:
             rows=sum(part.rows for part in parts),
             size=stored.size,
             sha256=ranges.sha256,
+            etag=stored.etag,
         )
         if self.objects.put_once(plan_key(job.job_id), encode(made), JSON):
             return made

@@ -11,6 +11,7 @@ import numpy as np
 from shared.codecs.batch.rows import Rows
 from shared.domain.batch_plan import Pin
 from shared.domain.batch_ports import Held
+from shared.domain.batches import answers_later
 from shared.domain.dtypes import DType
 from shared.domain.endpoint.auto import Work
 from shared.domain.endpoint.config import EndpointConfig, EndpointState, StoredEndpoint
@@ -121,10 +122,7 @@ class PredictRows:
         work = Work(1, 0, _LONG_MS)
         target = self.route.backend(routed.target, config, work, full_deadline_ms=_LONG_MS)
         if is_async(target.backend, config):
-            raise InvalidRequest(
-                f"{model} runs on {target.backend}, which answers later: batches need a backend that answers at once. "
-                "Choose a version of another variant."
-            )
+            raise answers_later(model, target.backend)
         return self._pinned(target, state, config, 0 if state.stored is None else state.stored.revision)
 
     def again(self, model: str, pin: Pin) -> Pinned:

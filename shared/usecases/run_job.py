@@ -134,7 +134,8 @@ class RunJob:
         at_end = span.left_s() < _END_S or isinstance(failure, AsyncRequired | DeadlineMissed)
         had_all_time = span.whole and at_end
         if may_pass(job, failure, had_all_time=had_all_time):
-            return Later(self._with.endings.put_back(job, owner, failure))
+            delay_s = self._with.endings.put_back(job, owner, failure)
+            return Done() if delay_s is None else Later(delay_s)
         return self._failed(job, owner, failure)
 
     def _failed(self, job: Job, owner: str, error: SluiceError) -> Done:

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from tempfile import SpooledTemporaryFile
 from time import perf_counter, time
@@ -76,7 +77,10 @@ class RunPart:
         progress = self.store.progress(job_id)
         if job is None or progress is None or progress.state != "running" or not progress.planned:
             return None
-        made = self._plan(job)
+        try:
+            made = self._plan(job)
+        except SourceNotFound as error:
+            return self._failed(job, error, attempts, record)
         if number in progress.parts_done:
             self._counted(job, made, progress, record)  # the message for what comes after may have been lost
         if number in progress.parts_done or not 0 <= number < len(made.parts):
@@ -145,9 +149,12 @@ class RunPart:
             record.rows, record.failed = written.rows, written.failed
             record.bytes_in, record.bytes_out = part.length, output.tell()
             record.backend_ms = running.backend_ms
+            key = part_key(job.job_id, "errors", part.number)
             if written.failed:
                 errors.seek(0)
-                self.objects.put(part_key(job.job_id, "errors", part.number), errors, JSON_LINES)
+                self.objects.put(key, errors, JSON_LINES)
+            elif self.objects.of_key(key) is not None:  # of an attempt that had no end, and of rows that are good now
+                self.objects.remove(key)
             if not whole:
                 share = BatchState.decode(job.batch).max_error_share
                 raise too_many_errors(progress.rows_failed + written.failed, made.rows, share)
@@ -173,9 +180,10 @@ class RunPart:
         """Predict and write all rows; False where it has ended early, since the run has too many wrong ones."""
         job = running.job
         layout, bearable = made.of_layout, BatchState.decode(job.batch).max_error_share
-        writer = part_writer(written.output, layout, pinned.signature)
         source = self._source(job, made, part)
+        # The writer is closed in any case: Arrow's would do so by itself some time, when its file is closed already.
         with (
+            closing(part_writer(written.output, layout, pinned.signature)) as writer,
             ReadAhead(read(source, layout, part, pinned.signature, pinned.read_rows)) as ahead,
             WriteBehind(lambda rows, outputs: _write(writer, written.errors, rows, outputs)) as behind,
         ):
@@ -186,7 +194,6 @@ class RunPart:
                 written.rows += rows.count
                 if too_many(progress.rows_failed + written.failed, made.rows, bearable):
                     return False
-        writer.close()
         return True
 
     def _source(self, job: Job, made: BatchPlan, part: PartSpec) -> Ranges:
@@ -198,7 +205,10 @@ class RunPart:
             return self.objects.ranges(unpacked)
         if source is None:
             raise SourceNotFound("The batch has no file.")
-        return self.objects.ranges(self.objects.stat(source))
+        stored = self.objects.stat(source)
+        if made.etag and stored.etag != made.etag:  # a bucket without versions: what was checked and cut is gone
+            raise SourceNotFound("The file is another one than it was when the run was planned.")
+        return self.objects.ranges(stored)
 
     def _plan(self, job: Job) -> BatchPlan:
         """The plan, which never changes; the last ones are kept."""
@@ -206,7 +216,7 @@ class RunPart:
         if kept is None:
             stored = self.objects.get(plan_key(job.job_id), MAX_BYTES)
             if stored is None:
-                raise BackendError("The plan of the batch is gone.")
+                raise SourceNotFound("The plan of the run is no longer kept: start it anew.")
             kept = self._plans[job.job_id] = read_plan(stored)
             while len(self._plans) > _PLANS:
                 self._plans.popitem(last=False)

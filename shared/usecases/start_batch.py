@@ -13,12 +13,14 @@ from shared.domain.batches import (
     DEFAULT_ERROR_SHARE,
     SHARE_METADATA,
     BatchState,
+    answers_later,
     batch_id,
     check_model,
     read_drop,
     read_share,
     tenant_of,
 )
+from shared.domain.endpoint.config import EndpointConfig
 from shared.domain.errors import BackendError, Conflict, SluiceError, SourceNotFound
 from shared.domain.jobs import (
     KEPT_S,
@@ -54,6 +56,45 @@ class Asked:
     version: int | str | None = None
     max_error_share: float = DEFAULT_ERROR_SHARE
     traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckTarget:
+    """Tells at once of what the plan of a run would refuse; the plan looks again, at what is configured then."""
+
+    registry: ModelRegistry
+    config_of: Callable[[str], EndpointConfig]
+
+    def __call__(self, model: str, wanted: int | str | None) -> None:
+        """Raise ModelNotFound, VersionNotFound or VersionNotAllowed, or InvalidRequest where all backends answer later.
+
+        One read of the registry, more only for a version that the request names. BackendError if they fail.
+        """
+        try:
+            config = self.config_of(model)
+        except BackendError:  # logged where it is read; what cannot be told now does not keep a run from the queue
+            config = None
+        if config is not None and wanted is not None:
+            backends = [self._pinned(model, wanted, config)]
+        else:
+            _ = self.registry.get(model, wanted) if isinstance(wanted, int) else self.registry.latest(model)
+            backends = [] if config is None else _any_of(config)
+        if config is None or not config.backends:
+            return
+        from shared.usecases.route import is_async
+
+        if backends and all(is_async(backend, config) for backend in backends):
+            raise answers_later(model, backends[0])
+
+    def _pinned(self, model: str, wanted: int | str, config: EndpointConfig) -> str:
+        """The backend of the version that a request names."""
+        # Imported here: few requests come so far, and a cold start is to be quick.
+        from shared.domain.endpoint.latency import Latencies
+        from shared.domain.endpoint.traffic import Caller
+        from shared.usecases.route import Route
+
+        route = Route(self.registry, Latencies(), lambda *_: 0.0)  # nothing is chosen by time or price here
+        return route(model, wanted, config, Caller("", "", lambda _name: None)).target.backend
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +214,12 @@ class DropBatch:
         else:
             self.jobs.finish(job.job_id, Outcome("failed", problem=JobProblem.of(problem)), self.now())
         return job
+
+
+def _any_of(config: EndpointConfig) -> list[str]:
+    """The backends of the variants that a request without a version may get."""
+    arms = {} if config.experiment is None else config.experiment.arms
+    return [variant.backend for variant in config.variants if variant.weight > 0 or arms.get(variant.name, 0.0) > 0]
 
 
 def _ignored(ref: ObjectRef, why: str) -> None:

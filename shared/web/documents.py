@@ -30,7 +30,7 @@ def read_document(model: type[DocumentT], body: bytes, scope: Scope, *, optional
     try:
         document = model.model_validate_json(body, strict=True)
     except ValidationError as error:
-        raise refusal(error.errors(include_url=False, include_input=False)) from None
+        raise refusal(error.errors(include_url=False, include_input=False), model=model) from None
     check_json(body)  # the parser above keeps the last of two members
     return document
 
@@ -46,7 +46,7 @@ def read_query(model: type[DocumentT], scope: Scope) -> DocumentT:
     try:
         return model.model_validate_strings(dict(given))
     except ValidationError as error:
-        raise refusal(error.errors(include_url=False, include_input=False), "/query") from None
+        raise refusal(error.errors(include_url=False, include_input=False), "/query", model) from None
 
 
 def query_parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
@@ -68,7 +68,9 @@ def _parameter_schema(own: dict[str, Any]) -> dict[str, Any]:
     """The schema of a member as one of a parameter, which is left out instead of being null."""
     schema = {key: value for key, value in own.items() if key not in {"title", "description"}}
     if "anyOf" in schema:
-        (schema,) = (form for form in schema["anyOf"] if form != {"type": "null"})
+        examples = {"examples": schema["examples"]} if "examples" in schema else {}
+        (form,) = (form for form in schema["anyOf"] if form != {"type": "null"})
+        return {**form, **examples}
     return schema
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from shared.domain.dtypes import DType
@@ -65,3 +66,24 @@ def write_files(folder: Path, files: Mapping[str, bytes] = FILES) -> Path:
 def read_files(folder: Path) -> dict[str, bytes]:
     """All files below `folder` by path."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+class Lossy:
+    """A client of DynamoDB whose answers to writes are lost: what it asked for is done, and asked for again.
+
+    As botocore does it.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._client, name)
+        if name not in {"put_item", "update_item"}:
+            return call
+
+        def twice(**arguments: Any) -> Any:
+            call(**arguments)
+            return call(**arguments)
+
+        return twice

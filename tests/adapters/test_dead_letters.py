@@ -57,3 +57,11 @@ def test_what_sqs_put_aside_has_no_reason(sqs: Any, url: str) -> None:
     queue = SqsDeadLetterQueue(sqs, url)
     letters = [*queue.receive(100), *queue.receive(100)]
     assert [(each.job_id, each.reason, each.attempts) for each in letters] == [(job_id, None, None)] * 12
+
+
+def test_what_a_function_failed_at_has_lambda_s_own_reason(sqs: Any, url: str) -> None:
+    texts = {"RequestID": "r", "ErrorCode": "200", "ErrorMessage": "The store of jobs is away."}
+    attributes = {name: {"DataType": "String", "StringValue": text} for name, text in texts.items()}
+    sqs.send_message(QueueUrl=url, MessageBody='{"detail-type": "Object Created"}', MessageAttributes=attributes)
+    (found,) = SqsDeadLetterQueue(sqs, url).receive(1)
+    assert (found.job_id, found.reason, found.detail) == (None, "function_failed", "The store of jobs is away.")

@@ -26,7 +26,7 @@ from shared.domain.jobs import (
     new_job_id,
 )
 from shared.domain.ports import JobStore
-from tests.adapters.samples import unique
+from tests.adapters.samples import Lossy, unique
 from tests.conftest import LocalAws
 from tests.fakes import MemoryJobs
 
@@ -37,6 +37,11 @@ NOW = 1_763_700_000.125
 RESULT = JobResult("application/json", 2, (("X-A", "1"), ("X-A", "2")), inline=b"{}")
 PROBLEM = JobProblem("backend_error", "Backend failed", "It broke: ü.", (FieldError("/instances/0", "wrong"),))
 DONE = Outcome("succeeded", result=RESULT, rows_total=3, rows_done=3, version=2, variant="main", backend="function")
+
+
+def overdue(jobs: JobStore, now: float) -> list[Job]:
+    """All of them, page by page."""
+    return [job for page in jobs.overdue(now) for job in page]
 
 
 @dataclass
@@ -297,7 +302,7 @@ def test_an_ended_job_is_queued_anew(jobs: JobStore, tenant: str, clock: Clock, 
     assert (anew.created_at, anew.request) == (made.created_at, made.request)
     assert anew.start_by == later + START_WITHIN_S
     assert anew.expires_at == int(later) + KEPT_S
-    assert made.job_id in [found.job_id for found in jobs.overdue(later + OVERDUE_S, 1000)]
+    assert made.job_id in [found.job_id for found in overdue(jobs, later + OVERDUE_S)]
     with pytest.raises(Conflict, match="queued"):
         jobs.restart(tenant, made.job_id, later)
     claim = jobs.claim(made.job_id, "two", later + 1, LEASE_S)
@@ -328,20 +333,50 @@ def test_what_is_overdue_comes_in_order_and_what_has_ended_does_not(jobs: JobSto
     own = {each.job_id for each in made}
     before = NOW - 10_000_000
     assert jobs.finish(made[2].job_id, Outcome("cancelled"), NOW)
-    found = [each for each in jobs.overdue(before + 4.5, 1000) if each.job_id in own]
+    found = [each for each in overdue(jobs, before + 4.5) if each.job_id in own]
     assert [each.due_at for each in found] == [before + 1, before + 2, before + 3]
     assert found[0] == made[1]
     for each in made:
         jobs.finish(each.job_id, Outcome("cancelled"), NOW)
-    assert not [each for each in jobs.overdue(NOW, 1000) if each.job_id in own]
+    assert not [each for each in overdue(jobs, NOW) if each.job_id in own]
 
 
-def test_more_are_overdue_than_are_asked_for(jobs: JobStore, tenant: str) -> None:
-    made = [added(jobs, tenant, due_at=NOW - 20_000_000 + number) for number in range(12)]
-    found = jobs.overdue(NOW - 20_000_000 + 12, 5)
-    assert [each.job_id for each in found] == [each.job_id for each in made[:5]]
+def test_what_is_overdue_is_read_on_from_where_it_was_left(jobs: JobStore, tenant: str) -> None:
+    """Each once, though what was read is changed, or has gone, before the next page is."""
+    past = NOW - 20_000_000
+    # The same part of the index has more than a page of them, and several at a time.
+    made = [added(jobs, tenant, job_id=f"{new_job_id(NOW)[:-1]}0", due_at=past + number // 3) for number in range(120)]
+    pages = jobs.overdue(past + 100)
+    first = next(pages)
+    assert len(first) == 100
+    for each in first[:20]:
+        assert jobs.postpone(each, NOW + 60)
+    (gone, *others) = (each for each in made if each not in first)
+    assert jobs.finish(gone.job_id, Outcome("cancelled"), NOW)
+    assert {each.job_id for page in pages for each in page} == {each.job_id for each in others}
     for each in made:
         jobs.finish(each.job_id, Outcome("cancelled"), NOW)
+
+
+def test_only_what_waits_with_a_ticket_is_changed_by_who_has_it(jobs: JobStore, tenant: str) -> None:
+    made = running(jobs, tenant)
+    old, new = {"inference_id": "1", "output": "o"}, {"inference_id": "2", "output": "o"}
+    problem = Outcome("failed", problem=PROBLEM)
+    for ticket in (old, new):
+        assert not jobs.finish(made.job_id, problem, NOW, ticket=ticket)  # not handed over yet
+        assert not jobs.requeue(made.job_id, None, PROBLEM, NOW, ticket=ticket)
+    assert jobs.hand_over(made.job_id, "one", old, DONE, NOW)
+    assert not jobs.requeue(made.job_id, None, PROBLEM, NOW, ticket=new)
+    assert jobs.requeue(made.job_id, None, PROBLEM, NOW, ticket=old)
+    assert not jobs.finish(made.job_id, problem, NOW, ticket=old)  # it is queued
+    assert jobs.claim(made.job_id, "two", NOW, LEASE_S).outcome == "claimed"
+    assert jobs.hand_over(made.job_id, "two", new, DONE, NOW)
+    before = jobs.get(tenant, made.job_id)
+    assert not jobs.finish(made.job_id, problem, NOW, ticket=old)
+    assert not jobs.requeue(made.job_id, None, PROBLEM, NOW, ticket=old)
+    assert jobs.get(tenant, made.job_id) == before
+    assert jobs.finish(made.job_id, DONE, NOW, ticket=new)
+    assert not jobs.finish(made.job_id, problem, NOW, ticket=new)
 
 
 def test_of_two_sweeps_one_postpones(jobs: JobStore, tenant: str) -> None:
@@ -470,24 +505,6 @@ def test_one_of_many_ends_counts(jobs: JobStore, tenant: str) -> None:
     assert written.count(True) == 1
     ended, won = jobs.get(tenant, made.job_id), ends[written.index(True)]
     assert (ended.state, ended.result, ended.problem) == (won.state, won.result, won.problem)
-
-
-class Lossy:
-    """A client whose next answer is lost: what it asked for is done, and is asked for again, as botocore does."""
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
-
-    def __getattr__(self, name: str) -> Any:
-        call = getattr(self._client, name)
-        if name not in {"put_item", "update_item"}:
-            return call
-
-        def twice(**arguments: Any) -> Any:
-            call(**arguments)
-            return call(**arguments)
-
-        return twice
 
 
 def test_a_second_attempt_of_the_client_is_the_same_call(

@@ -1,9 +1,11 @@
 """The client of webhooks: real receivers on loopback, and names that stand for what they should not."""
 
+import queue
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -15,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from shared.adapters import webhook_client
+from shared.adapters.name_lookups import NameLookups
 from shared.adapters.webhook_client import WebhookClient
 from tests.receivers import Receiver, receiving
 
@@ -257,6 +260,92 @@ def test_a_resolver_that_hangs_does_not_hold_up_the_sender() -> None:
         assert client("https://slow.example.com/", HEADERS, BODY).error == "dns_timeout"
     finally:
         release.set()
+
+
+class Hanging:
+    """Hangs for the names of one domain until it is let go; how many it was asked for, and `asked` tells of each."""
+
+    def __init__(self) -> None:
+        self.release = threading.Event()
+        self.asked: queue.Queue[str] = queue.Queue()
+
+    def __call__(self, host: str, port: int) -> Sequence[str]:
+        if host.endswith("slow.example"):
+            self.asked.put(host)
+            self.release.wait(30)
+        return [PUBLIC]
+
+
+@pytest.fixture
+def hanging() -> Iterator[Hanging]:
+    made = Hanging()
+    yield made
+    made.release.set()
+
+
+def test_a_tenant_whose_names_hang_holds_up_no_other(hanging: Hanging) -> None:
+    lookups = NameLookups(hanging, threads=4, of_a_tenant=3)
+    with ThreadPoolExecutor(3) as pool:
+        found = [pool.submit(lookups, "acme", f"{number}.slow.example", 443, 30) for number in range(3)]
+        for _ in found:
+            hanging.asked.get(timeout=30)
+        for _ in range(5):
+            with pytest.raises(TimeoutError):
+                lookups("acme", "hooks.example", 443, 0.01)
+            assert lookups("other", "hooks.example", 443, 30) == [PUBLIC]
+        assert hanging.asked.empty()
+        hanging.release.set()
+        assert [each.result(30) for each in found] == [[PUBLIC]] * 3
+    assert lookups("acme", "hooks.example", 443, 30) == [PUBLIC]
+
+
+def test_a_lookup_that_nobody_waits_for_any_more_keeps_its_place_while_it_hangs(hanging: Hanging) -> None:
+    lookups = NameLookups(hanging, threads=2, of_a_tenant=1)
+    assert lookups("acme", "hooks.example", 443, 30) == [PUBLIC]  # there is a thread now
+    with pytest.raises(TimeoutError):
+        lookups("acme", "slow.example", 443, 0.5)
+    with pytest.raises(TimeoutError):
+        lookups("acme", "hooks.example", 443, 0.01)
+    hanging.release.set()
+    assert lookups("acme", "hooks.example", 443, 30) == [PUBLIC]
+
+
+def test_more_names_than_a_tenant_may_look_up_at_once_wait_for_each_other(hanging: Hanging) -> None:
+    lookups = NameLookups(hanging, of_a_tenant=2)
+    with ThreadPoolExecutor(5) as pool:
+        found = [pool.submit(lookups, "acme", f"{number}.slow.example", 443, 30) for number in range(5)]
+        for _ in range(2):
+            hanging.asked.get(timeout=30)
+        assert hanging.asked.empty()
+        hanging.release.set()
+        assert [each.result(30) for each in found] == [[PUBLIC]] * 5
+    assert hanging.asked.qsize() == 3
+
+
+def test_a_lookup_that_fails_frees_its_place() -> None:
+    def unknown(host: str, port: int) -> Sequence[str]:
+        raise socket.gaierror(socket.EAI_NONAME, "unknown")
+
+    lookups = NameLookups(unknown, threads=1, of_a_tenant=1)
+    for _ in range(3):
+        with pytest.raises(socket.gaierror):
+            lookups("acme", "nowhere.example", 443, 30)
+    assert not lookups._running
+
+
+def test_names_are_looked_up_for_the_tenant_whose_receiver_it_is(
+    hanging: Hanging, dialled: list[Sequence[str]]
+) -> None:
+    client, hasty = WebhookClient(resolve=hanging), WebhookClient(timeout_s=0.05)
+    hasty._lookups = client._lookups = NameLookups(hanging, of_a_tenant=1)
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(client, "https://slow.example/", HEADERS, BODY, tenant="acme")
+        hanging.asked.get(timeout=30)
+        assert hasty("https://hooks.example/", HEADERS, BODY, tenant="acme").error == "dns_timeout"
+        assert client("https://hooks.example/", HEADERS, BODY, tenant="other").error == "connection_lost"
+        assert dialled == [[PUBLIC]]
+        hanging.release.set()
+        assert slow.result(30).status is None
 
 
 Tls = Callable[[str], Callable[[socket.socket], socket.socket]]

@@ -25,7 +25,7 @@ from shared.domain.webhooks import (
     new_delivery_id,
     new_webhook_id,
 )
-from tests.adapters.samples import unique
+from tests.adapters.samples import Lossy, unique
 from tests.conftest import LocalAws
 from tests.memory_webhooks import InMemoryDeliveries, InMemoryWebhooks
 
@@ -187,10 +187,47 @@ def test_one_claim_holds_until_it_is_over(deliveries: DeliveryStore) -> None:
     )
     assert deliveries.settle(done)
     assert deliveries.get(*ids) == replace(done, claim=None)
-    assert not deliveries.settle(done)
+    assert deliveries.settle(done)  # it is so already
+    assert not deliveries.settle(replace(done, state="failed"))
     assert deliveries.claim(*ids, "c", NOW + 500, NOW + 560).outcome == "ended"
     assert deliveries.claim(made.webhook_id, new_delivery_id(NOW), "c", NOW, NOW).outcome == "absent"
     assert deliveries.claim(made.webhook_id, "nonsense", "c", NOW, NOW).outcome == "absent"
+
+
+def test_a_second_attempt_of_the_client_is_the_same_call(local_aws: LocalAws, dynamodb: "DynamoDBClient") -> None:
+    """Else a delivery whose message is gone would wait for ever, and a secret that nobody saw would sign."""
+    lossy: Any = Lossy(dynamodb)
+    deliveries = DynamoDBDeliveries(lossy, local_aws.stack.resources["DeliveriesTable"].name, now=lambda: NOW)
+    made = delivery(new_webhook_id(NOW))
+    assert deliveries.add(made) == made
+    claim = deliveries.claim(made.webhook_id, made.delivery_id, "one", NOW + 0.1, NOW + 60.7)
+    assert claim.outcome == "claimed"
+    assert claim.delivery is not None
+    assert claim.delivery.tries == 1
+    assert deliveries.claim(made.webhook_id, made.delivery_id, "two", NOW + 1, NOW + 61).outcome == "early"
+    failed = replace(claim.delivery, attempts=(Attempt(NOW + 0.1, 500, None, 7, "no"),), next_at=NOW + 5.3)
+    assert deliveries.settle(failed)
+    assert not deliveries.settle(replace(failed, next_at=NOW + 9))  # of another
+    again = deliveries.claim(made.webhook_id, made.delivery_id, "three", NOW + 6, NOW + 66).delivery
+    assert again is not None
+    assert not deliveries.settle(failed)
+    dead = replace(again, state="dead", next_at=None, reason="http_500")
+    assert deliveries.settle(dead)
+    assert deliveries.restart(dead, NOW + 9.9)
+    anew = deliveries.get(made.webhook_id, made.delivery_id)
+    assert anew is not None
+    assert (anew.state, anew.tries, anew.next_at) == ("pending", 0, NOW + 9.9)
+    assert not deliveries.restart(dead, NOW + 20)
+
+    webhooks = DynamoDBWebhooks(lossy, local_aws.stack.resources["WebhooksTable"].name, WebhookSeal(lambda: KEY))
+    hook = webhook(unique("t"))
+    webhooks.add(hook, OLD)
+    rotated = webhooks.rotate(hook, NEW, NOW + 1.5, NOW + 100)
+    assert rotated.rotated_at == NOW + 1.5
+    assert webhooks.signing(hook.tenant, hook.webhook_id)[1] == SigningSecrets(NEW, OLD, NOW + 100)
+    for call in (lambda: webhooks.add(hook, OLD), lambda: webhooks.rotate(hook, NEW, NOW + 1.5, NOW + 100)):
+        with pytest.raises(Conflict):
+            call()
 
 
 def test_another_round_begins_with_the_end_of_the_log(deliveries: DeliveryStore) -> None:

@@ -83,7 +83,7 @@ def test_history_and_the_way_back(administering: Cli, local_aws: LocalAws, tmp_p
         set_(administering, tmp_path, name, f"timeout_ms: {timeout}", "--note", f"to {timeout}")
     lines = administering("endpoints", "history", name).stdout.splitlines()
     assert lines[0].split() == ["revision", "when", "by", "changes", "note"]
-    assert [(row.split()[0], row.split()[3], row.split()[4:]) for row in lines[1:]] == [
+    assert [(row.split()[0], row.split()[4], row.split()[5:]) for row in lines[1:]] == [
         ("3", "1", ["to", "300"]),
         ("2", "1", ["to", "200"]),
         ("1", "3", ["to", "100"]),
@@ -115,12 +115,25 @@ def test_there_is_no_way_back_from_the_first_or_to_what_is_not_kept(
     name = publish(local_aws, 1)
     set_(administering, tmp_path, name, "timeout_ms: 100")
     first = administering("endpoints", "rollback", name, "--yes")
-    assert (first.exit_code, "no revision" in first.stderr) == (1, True)
-    absent = administering("endpoints", "rollback", name, "--to", "7", "--yes")
-    assert (absent.exit_code, "There is no revision 7" in absent.stderr) == (1, True)
-    assert administering("endpoints", "show", name, "--revision", "9").exit_code == 1
+    assert (first.exit_code, "There is no revision to go back to" in first.stderr) == (1, True)
+    which = f"{name} has only revision 1, see `sluice endpoints history {name}`."
+    for arguments in (("rollback", name, "--to", "7", "--yes"), ("show", name, "--revision", "9")):
+        absent = administering("endpoints", *arguments)
+        assert (absent.exit_code, absent.stderr) == (1, f"Error: There is no such revision: {which}\n")
+    set_(administering, tmp_path, name, "timeout_ms: 200")
+    assert f"{name} has the revisions 1 to 2" in administering("endpoints", "rollback", name, "--to", "7").stderr
+    nothing = administering("endpoints", "rollback", "never-set")
+    assert (nothing.exit_code, "nothing was ever set for never-set" in nothing.stderr) == (1, True)
     assert administering("endpoints", "show", "No Name").exit_code == 1
     assert administering("endpoints", "show", name, "--yaml", "--json").exit_code == 2
+
+
+@pytest.mark.parametrize("arguments", [("rollback", "tumor", "--to", "0"), ("show", "tumor", "--revision", "-1")])
+def test_revisions_begin_at_one(down: Cli, arguments: tuple[str, ...]) -> None:
+    result = down("endpoints", *arguments)
+    assert result.exit_code == 2
+    assert "they begin at 1, see `sluice endpoints history tumor`" in result.stderr
+    assert "the defaults hold" in result.stderr
 
 
 def test_a_rollback_is_refused_when_somebody_was_faster(
@@ -133,7 +146,7 @@ def test_a_rollback_is_refused_when_somebody_was_faster(
         mine.until("Apply this? [y/N]: ")
         set_(administering, tmp_path, name, "timeout_ms: 300")
         assert mine.answer("y") == 1
-    assert "Changed meanwhile" in mine.shown
+    assert f"{name} has revision 3, and not 2" in mine.shown
     assert administering.json("endpoints", "show", name)["timeout_ms"] == 300
 
 

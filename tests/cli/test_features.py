@@ -94,7 +94,7 @@ def test_wrong_usage(administering: Cli, tenant: str, arguments: list[str], code
 
 
 def test_unknown_tenants_and_sets(administering: Cli, tenant: str) -> None:
-    assert "Unknown tenant" in put(administering, "absent", "c", "age=1", code=1)
+    assert "There is no tenant" in put(administering, "absent", "c", "age=1", code=1)
     result = administering("features", "put", "--set", "No Set", "--tenant", tenant, "c", "age=1")
     assert (result.exit_code, "--set: must be lower-case" in result.stderr) == (2, True)
 

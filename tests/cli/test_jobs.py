@@ -1,8 +1,11 @@
 """`sluice jobs` against an HTTP server that answers like the API."""
 
+import io
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,8 @@ from typing import Any
 import pytest
 
 from infra.cli import job_progress
+from infra.cli.api_client import Api
+from shared.domain.batches import BatchState
 from shared.domain.errors import FieldError
 from shared.domain.jobs import Job, JobPage, JobProblem, JobResult, JobState, JobSummary, ObjectRef
 from shared.schemas.jobs import JobList, JobSource, job_json
@@ -147,7 +152,13 @@ def test_a_result_that_cannot_be_fetched_leaves_the_file_as_it_was(cli: Cli, ser
     assert {path.name: path.read_text() for path in tmp_path.iterdir() if path.is_file()} == {"result": "before"}
 
 
-@pytest.mark.parametrize(("job", "said"), [(FAILED, "Wrong shape"), (replace(JOB, state="cancelled"), "was cancelled")])
+@pytest.mark.parametrize(
+    ("job", "said"),
+    [
+        (FAILED, f"The job {ID} failed: A row is too short.\n  /0: has 29\n"),
+        (replace(JOB, state="cancelled"), "was cancelled"),
+    ],
+)
 def test_a_job_that_did_not_succeed_is_a_failure_for_who_waits(
     cli: Cli, server: Server, tmp_path: Path, job: Job, said: str
 ) -> None:
@@ -160,6 +171,100 @@ def test_a_job_that_did_not_succeed_is_a_failure_for_who_waits(
     quiet = cli("jobs", "show", ID, "--follow", "--json")
     assert (quiet.exit_code, json.loads(quiet.stdout)["state"], quiet.stderr) == (1, job.state, "")
     assert not target.exists()
+
+
+def test_a_problem_is_told_by_who_only_looks_and_once_by_who_waits(cli: Cli, server: Server) -> None:
+    server.on(GET, document(FAILED))
+    looked = cli("jobs", "show", ID)
+    assert "problem     wrong_shape: A row is too short. /0: has 29\n" in looked.stdout
+    waited = cli("jobs", "show", ID, "--follow")
+    assert "problem     wrong_shape\n" in waited.stdout
+    assert (waited.stdout + waited.stderr).count("too short") == 1
+
+
+def test_ctrl_c_ends_the_waiting_and_not_the_job(
+    cli: Cli, server: Server, body: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("infra.cli.jobs.follow", interrupted)
+    server.on(SUBMIT, document(JOB), 202)
+    for arguments in (("submit", "tumor", str(body), "--wait"), ("show", ID, "--follow")):
+        result = cli("jobs", *arguments)
+        assert (result.exit_code, f"sluice jobs show {ID} --follow" in result.stderr) == (130, True)
+    assert not any(request.method == "DELETE" for request in server.requests)
+
+
+def test_a_terminal_shows_that_it_lives(cli: Cli, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich.console import Console
+
+    written = io.StringIO()
+    monkeypatch.setattr(job_progress, "messages", Console(file=written, force_terminal=True, width=80))
+    server.on(GET, document(replace(JOB, state="running", rows_total=2000)))
+
+    def pause(_: float) -> None:
+        deadline = time.monotonic() + 10
+        while "0/2,000 rows" not in written.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        server.on(GET, document(DONE))
+
+    api = Api(server.url, "key")
+    assert job_progress.follow(api, ID, pause=pause)["state"] == "succeeded"
+    seen = written.getvalue()
+    assert any(frame in seen for frame in "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏")
+    assert "running" in seen
+    assert "0:00:00" in seen
+    assert "0/2,000 rows" in seen
+
+
+def test_a_batch_shows_its_wrong_rows_and_where_its_files_are(cli: Cli, server: Server, tmp_path: Path) -> None:
+    given: dict[str, Any] = {
+        "source": "s3://data/uploads/u",
+        "name": "r.csv",
+        "format": "csv",
+        "max_error_share": 0.05,
+        "size": 1200,
+    }
+    batch = replace(DONE, kind="batch", result=JobResult("text/csv", 12, stored=ObjectRef("data", "out.csv")))
+    ended = BatchState(**given, parts=3, rows_failed=1, manifest="m", errors="e").encode()
+    server.on(GET, document(replace(batch, batch=ended), f"{server.url}/output"))
+    shown = cli("jobs", "show", ID).stdout
+    address = f"{server.url}/v1/jobs/{ID}"
+    for fact in (
+        "wrong rows      1 (at most 5% of the rows may be)",
+        "input           s3://data/uploads/u (csv, 1.2 kB)",
+        "parts           3",
+        f"output          {address}/result (text/csv, 12 B)",
+        f"manifest        {address}/manifest",
+        f"all wrong rows  {address}/errors",
+    ):
+        assert f"{fact}\n" in shown
+    server.on("GET /output", b"1,2\r\n3,\r\n\r\n")
+    manifest = {"errors_uri": "s3://x", "output": {"sha256": sha256(b"1,2\r\n3,\r\n\r\n").hexdigest()}}
+    for name, content in (("manifest", json.dumps(manifest).encode()), ("errors", b"{}")):
+        server.on(f"GET /v1/jobs/{ID}/{name}", b"", 303, {"Location": f"{server.url}/{name}"})
+        server.on(f"GET /{name}", content)
+    target = tmp_path / "out" / "p.csv"
+    assert cli("jobs", "show", ID, "--result", str(target)).exit_code == 0
+    assert {path.name for path in target.parent.iterdir()} == {"p.csv", "p.csv.manifest.json", "p.csv.errors.jsonl"}
+    server.on(GET, document(replace(batch, state="running", result=None, batch=BatchState(**given).encode())))
+    running = cli("jobs", "show", ID).stdout
+    assert "at most 5% of the rows may be" in running
+    assert "manifest" not in running
+
+
+@pytest.mark.parametrize("columns", ["80", "60"])
+def test_ids_and_times_stay_whole_in_a_narrow_terminal(cli: Cli, server: Server, columns: str) -> None:
+    server.on("GET /v1/jobs?limit=20", page(None, *(summary(number, "failed") for number in range(3))))
+    listed = cli("jobs", "list", env={"COLUMNS": columns})
+    rows = listed.stdout.splitlines()[1:]
+    assert [row.split()[0] for row in rows] == [f"{number:032x}" for number in range(3)]
+    assert all(len(row) <= int(columns) and " failed" in row for row in rows)
+    assert all(("2027-01-15 08:00:00Z" in row) is (columns == "80") for row in rows)
+    assert listed.stderr.startswith("Too narrow for: kind, ended, problem")
+    server.on(GET, document(DONE))
+    assert ID in cli("jobs", "show", ID, env={"COLUMNS": columns}).stdout
 
 
 def test_the_result_of_an_unfinished_job_is_waited_for(cli: Cli, server: Server, tmp_path: Path) -> None:
@@ -176,7 +281,7 @@ def test_following_ends_with_a_failure_that_does_not_pass(
     server.on(GET, bytes(answer.body), status.value)
     result = cli("jobs", "show", ID, "--follow")
     assert (result.exit_code, quickly) == (1, [])
-    assert "Unknown job" in result.stderr
+    assert result.stderr == f"Error: There is none.\n  job_not_found ({status.value}), request r-1\n"
 
 
 def test_following_bears_failures_for_a_while_only(cli: Cli, server: Server, quickly: list[float]) -> None:
@@ -239,7 +344,7 @@ def test_a_refusal_is_told(cli: Cli, server: Server) -> None:
     )
     server.on(f"DELETE /v1/jobs/{ID}", bytes(answer.body), 409)
     result = cli("jobs", "cancel", ID)
-    assert (result.exit_code, "Job has ended (409): It did." in result.stderr) == (1, True)
+    assert (result.exit_code, result.stderr.startswith("Error: It did.\n  job_finished (409)")) == (1, True)
 
 
 def test_wrong_usage(cli: Cli, body: Path) -> None:
@@ -247,5 +352,7 @@ def test_wrong_usage(cli: Cli, body: Path) -> None:
         ("submit", "tumor", str(body), "--result", "x"),
         ("submit", "tumor", str(body.with_name("none"))),
         ("list", "--limit", "0"),
+        ("list", "--state", "failed", "--state", "done"),
+        ("list", "--kind", "other"),
     ):
         assert cli("jobs", *arguments).exit_code == 2

@@ -52,7 +52,7 @@ def test_a_key_of_a_deployed_stack_goes_to_its_table(down: Cli, local_aws: Local
     environment = user_environment(local_aws)
     early = down("keys", "create", "--tenant", "acme", "--stack", name, env=environment)
     assert early.exit_code == 1
-    assert "Unknown tenant" in early.stderr
+    assert "There is no tenant" in early.stderr
     assert "sluice tenants create" in early.stderr
     assert down("tenants", "create", "acme", "--stack", name, env=environment).exit_code == 0
     result = down("keys", "create", "--tenant", "acme", "--stack", name, env=environment)
@@ -115,7 +115,7 @@ def test_a_leaked_key_is_revoked_by_its_id_or_as_it_was_found(administering: Cli
     assert statuses == ["revoked", "revoked"]
     absent = administering("keys", "revoke", "a" * 16)
     assert absent.exit_code == 1
-    assert "Unknown key" in absent.stderr
+    assert "There is no key" in absent.stderr
 
 
 def test_a_role_acts_for_a_tenant_until_it_is_revoked(administering: Cli) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -42,7 +43,7 @@ def test_help_lists_every_command_and_the_exit_codes(down: Cli) -> None:
     shown = down("--help").stdout
     for command in COMMANDS:
         assert f"\n  {command} " in shown
-    assert "3  the stack is not up" in shown
+    assert "3    the stack is not up" in shown
 
 
 @pytest.mark.parametrize(
@@ -53,6 +54,35 @@ def test_help_of_a_command_has_examples_as_they_are_written(down: Cli, command: 
     result = down(command, "--help")
     assert result.exit_code == 0
     assert f"\n    sluice {command} " in result.stdout.partition("Examples:")[2]
+
+
+GROUPS = ("tenants", "plans", "keys", "endpoints", "features", "batch", "jobs", "uploads", "webhooks", "audit")
+
+
+@pytest.mark.parametrize("group", [(), *((name,) for name in GROUPS)])
+def test_a_list_of_commands_says_of_each_in_one_whole_line_what_it_does(down: Cli, group: tuple[str, ...]) -> None:
+    listed = down(*group, "--help").stdout.partition("Commands:\n")[2].splitlines()
+    assert listed
+    assert all(line.startswith("  ") and line[2] != " " and not line.endswith("...") for line in listed), listed
+
+
+@pytest.mark.parametrize("command", [("predict",), ("publish",), ("jobs", "submit"), ("batch", "run"), ("trigger",)])
+def test_arguments_are_in_capitals_everywhere(down: Cli, command: tuple[str, ...]) -> None:
+    usage = down(*command, "--help").stdout.splitlines()[0]
+    assert usage.partition("[OPTIONS]")[2].isupper()
+
+
+def test_ctrl_c_ends_it_without_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "aws.log").write_text("a line\n")
+    command = [str(Path(sys.executable).with_name("sluice")), "logs", "--follow"]
+    environment = {**os.environ, "SLUICE_HOME": str(tmp_path)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as done:
+        assert done.stdout is not None
+        assert done.stdout.readline().endswith("a line\n")
+        done.send_signal(signal.SIGINT)
+        _, said = done.communicate(timeout=60)
+    assert (done.returncode, "Traceback" in said) == (130, False)
 
 
 def test_the_frame_loads_nothing_heavy() -> None:

@@ -48,7 +48,7 @@ def test_one_plan_is_shown(administering: Cli) -> None:
     assert administering.json("plans", "show", "default")["name"] == "default"
     absent = administering("plans", "show", "absent")
     assert (absent.exit_code, absent.stdout) == (1, "")
-    assert "Unknown plan" in absent.stderr
+    assert "There is no plan" in absent.stderr
 
 
 def test_a_deployed_stack_has_plans_of_its_own(down: Cli, local_aws: LocalAws) -> None:

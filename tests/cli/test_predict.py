@@ -150,10 +150,10 @@ def test_a_problem_is_shown_with_its_fields(cli: Cli, server: Server) -> None:
     result = cli("predict", "digits", "--text", "x", "--json")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.splitlines() == [
-        "Error: Wrong type (422): Two places are wrong.",
+        "Error: Two places are wrong.",
         "  /instances/0/3: must be a number",
         "  /instances/1: has 63 elements",
-        "  wrong_dtype, request r-1",
+        "  wrong_dtype (422), request r-1",
     ]
 
 

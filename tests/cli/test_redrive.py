@@ -9,6 +9,7 @@ import pytest
 from infra.local.aws_client import isolated_session, local_client
 from shared.adapters.dynamodb_jobs import DynamoDBJobs
 from shared.adapters.sqs_jobs import SqsDeadLetters
+from shared.adapters.sqs_messages import Message, SqsMessages
 from shared.domain.jobs import Job, JobProblem, new_job_id
 from tests.adapters.samples import unique
 from tests.cli.conftest import Cli, local_stack
@@ -82,6 +83,24 @@ def test_letters_are_shown_and_then_driven_again(operator: Operator) -> None:
     assert operator.bodies("JobsQueue") == [f'{{"job_id": "{prediction.job_id}"}}']
     assert operator.bodies("BatchQueue") == [f'{{"job_id": "{batch.job_id}", "step": "plan"}}']
     assert "are empty" in operator.cli("jobs", "redrive").stderr
+
+
+def test_what_nobody_can_read_is_told_with_its_reason_and_left(operator: Operator) -> None:
+    url = operator.queues["BatchDeadLetters"]
+    for body in ("no JSON", "[]"):
+        SqsMessages(lambda: operator.sqs, "", url).bury(
+            Message("m-1", "", body), "unreadable_message", "It is no step."
+        )
+    job = operator.failed(kind="batch")
+    found = operator.cli.json("jobs", "redrive")["letters"]
+    told = {(each["job_id"], each["reason"], each["detail"], each["outcome"]) for each in found}
+    assert told == {
+        (None, "unreadable_message", "It is no step.", "unreadable"),
+        (job.job_id, "backend_error", "[red]no[/]", "queued"),
+    }
+    assert sorted(operator.bodies("BatchDeadLetters")) == ["[]", "no JSON"]
+    table = operator.cli("jobs", "redrive", env={"COLUMNS": "160"}).stdout
+    assert table.count("unreadable_message") == 2
 
 
 def test_no_more_letters_than_the_limit(operator: Operator) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from http.client import HTTPConnection
 from typing import Any
 
+import pytest
+
 from shared.domain.webhook_signature import headers, secret_of
 from tests.cli.conftest import Cli, Server
 from tests.conftest import ROOT
@@ -104,13 +106,24 @@ def test_a_rotation(cli: Cli, server: Server) -> None:
     server.on(f"POST {PATH}/rotate", {**document(previous_until="2026-11-22T10:00:00.000Z"), "secret": SECRET})
     result = cli("webhooks", "rotate", WEBHOOK)
     assert result.stdout == f"{SECRET}\n"
-    assert "2026-11-22T10:00:00.000Z" in result.stderr
+    assert "2026-11-22 10:00:00Z" in result.stderr
     assert server.requests[-1].json() == {}
     cli("webhooks", "rotate", WEBHOOK, "--overlap", "0")
     assert server.requests[-1].json() == {"overlap_s": 0}
 
 
+def test_a_test_goes_to_a_webhook_that_is_off_and_says_how_to_switch_it_on(cli: Cli, server: Server) -> None:
+    server.on(f"POST {PATH}/test", delivery("delivered"), 202)
+    for reason, why in (("paused", "was switched off"), ("gone", "answered 410")):
+        server.on(f"GET {PATH}", document(enabled=False, disabled_reason=reason))
+        result = cli("webhooks", "test", WEBHOOK)
+        assert (result.exit_code, result.stdout) == (0, "The receiver answered 204 in 12 ms.\n")
+        assert why in result.stderr
+        assert f"sluice webhooks change {WEBHOOK} --on" in result.stderr
+
+
 def test_a_test_reports_what_the_receiver_said(cli: Cli, server: Server) -> None:
+    server.on(f"GET {PATH}", document())
     server.on(f"POST {PATH}/test", delivery("pending"), 202)
     one = f"GET {PATH}/deliveries/{DELIVERY}"
     server.on(one, delivery("delivered"))
@@ -132,13 +145,24 @@ def test_a_test_reports_what_the_receiver_said(cli: Cli, server: Server) -> None
     assert "was not sent within 1 s" in result.stderr
 
 
+@pytest.mark.parametrize("columns", ["80", "60"])
+def test_ids_stay_whole_in_a_narrow_terminal(cli: Cli, server: Server, columns: str) -> None:
+    job = "0" * 32
+    server.on(f"GET {PATH}/deliveries?limit=20", {"deliveries": [delivery("dead", job_id=job)] * 2, "next": None})
+    listed = cli("webhooks", "deliveries", WEBHOOK, env={"COLUMNS": columns})
+    rows = listed.stdout.splitlines()
+    assert [row.split()[0] for row in rows] == ["delivery", DELIVERY, DELIVERY]
+    assert all(len(row) <= int(columns) for row in rows)
+    assert listed.stderr.startswith("Too narrow for: job, next attempt")
+
+
 def test_the_log_is_read_page_by_page_and_what_was_given_up_is_sent_again(cli: Cli, server: Server) -> None:
     first, second = delivery("delivered"), delivery("dead", delivery_id="msg_" + "2" * 32, reason="http_500")
     pages = f"GET {PATH}/deliveries"
     server.on(f"{pages}?limit=20", {"deliveries": [first], "next": DELIVERY})
     server.on(f"{pages}?cursor={DELIVERY}&limit=19", {"deliveries": [second], "next": None})
     assert cli.json("webhooks", "deliveries", WEBHOOK) == {"deliveries": [first, second]}
-    assert "dead (http_500)" in cli("webhooks", "deliveries", WEBHOOK, env={"COLUMNS": "250"}).stdout
+    assert "  dead" in cli("webhooks", "deliveries", WEBHOOK).stdout
     server.on(f"{pages}?limit=100", {"deliveries": [first, second], "next": None})
     again = f"POST {PATH}/deliveries/{second['delivery_id']}/redeliver"
     server.on(again, delivery("pending"), 202)

@@ -102,6 +102,10 @@ def test_rows(text: str, signature: Signature, tensors: dict[str, Any]) -> None:
         ("1" * 41 + ",1", row(DType.INT64), "wrong_dtype", "/lines/1/0"),
         ("1\n2", SCALAR, "batch_too_large", "/lines"),
         ("far too long a text", TEXT, "text_too_long", "/lines/1/0"),
+        ('b/c,"d,e",a\n1,2,3\n1,2,x', IRIS, "wrong_dtype", "/lines/3/a"),
+        ('b/c,"d,e",a\n,2,3', IRIS, "missing_field", "/lines/2/b~1c"),
+        (" n ,text\n128,a", MIXED, "out_of_range", "/lines/2/n"),
+        ("text\nfar too long a text", TEXT, "text_too_long", "/lines/2/text"),
         (b"\xff", TEXT, "invalid_request", None),
         ("x" * 200_000, TEXT, "invalid_request", "/lines/1"),
     ],
@@ -114,7 +118,7 @@ def test_mistakes(text: str | bytes, signature: Signature, code: str, place: str
 
 def test_the_content_type_can_say_whether_there_is_a_header() -> None:
     assert decode("text\ntext", TEXT, header=False) == {"text": [b"text", b"text"]}
-    with pytest.raises(InvalidRequest, match="names no column"):
+    with pytest.raises(InvalidRequest, match="'one', 'two', 'three' name no column"):
         decode("one,two,three\n1,2,3", IRIS, header=True)
     assert decode_csv(b"a,b/c,x.2\n1,2,3", IRIS, LIMITS).header
     assert not decode_csv(b"1,2,3", IRIS, LIMITS).header
@@ -136,7 +140,58 @@ def test_the_content_type_can_say_whether_there_is_a_header() -> None:
 def test_a_wrong_header_is_told_the_columns(signature: Signature, columns: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         decode("who,what\n1,2", signature, header=True)
-    assert caught.value.detail == f"/lines/1/0: 'who' names no column of this model; it has {columns}"
+    assert caught.value.detail == f"/lines/1/0: 'who', 'what' name no column of this model; it has {columns}"
+
+
+@pytest.mark.parametrize(
+    ("header", "signature", "detail"),
+    [
+        ("key,a,b/c,x.2", IRIS, "/lines/1/0: 'key' names no column of this model; it has a, b/c, d,e"),
+        ("a,B/c,x.2", IRIS, "/lines/1/1: 'B/c' names no column of this model; it has a, b/c, d,e; missing: 'b/c'"),
+        (",a,b/c,x.2", IRIS, "/lines/1/0: '' names no column of this model; it has a, b/c, d,e"),
+        ("one,two", IRIS, "/lines/1/0: 'one', 'two' name no column of this model; it has a, b/c, d,e"),
+        ("x.w,id", PAIR, "/lines/1: has no column 'x.h'"),
+        ("x.h", PAIR, "/lines/1: has no column 'id', 'x.w'"),
+        ("text,m", MIXED, "/lines/1/1: 'm' names no column of this model; it has text, n, o; missing: 'n'"),
+        ("x.7,x.1", LOOSE, "/lines/1: has no column 'x.0', 'x.2', 'x.3', 'x.4' and 2 more"),
+        ("x.0", row(width=30), "/lines/1: has no column 'x.1', 'x.2', 'x.3', 'x.4' and 25 more"),
+        ("x.0,x.1,x.2", LOOSE, "/lines/1: lacks columns of the input x: 3 make no whole instance"),
+    ],
+)
+def test_the_names_that_a_header_has_wrong_are_told(header: str, signature: Signature, detail: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        decode(f"{header}\n1,2,3", signature)
+    assert caught.value.detail == detail
+
+
+def test_wrong_names_of_a_header_take_little_room() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        decode(",".join(["a", *("n" * 5000 + str(at) for at in range(500))]), IRIS)
+    assert len(caught.value.detail) < 400
+    assert "and 496 more" in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    ("text", "signature", "detail"),
+    [
+        ("one,2,3", IRIS, "/lines/1/0: must be a number (FP32)"),
+        ("a,1,b/c", IRIS, "/lines/1/0: must be a number (FP32)"),
+        ("yes,no", row(DType.BOOL), "/lines/1/0: must be true or false"),
+        ("good,day", MIXED, "/lines/1/1: must be an integer (INT8)"),
+        ("good,day", TEXT, "/lines: have 2 columns; this model takes 1"),
+    ],
+)
+def test_a_first_row_that_is_no_header_is_a_row(text: str, signature: Signature, detail: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        decode(text, signature)
+    assert caught.value.detail == detail
+
+
+def test_a_row_that_looks_like_part_of_a_header_may_be_one() -> None:
+    both = takes(spec("t", DType.BYTES, (None,)), spec("n", DType.FP32, (None,), allow_non_finite=True))
+    tensors = decode_csv(b"t,\nt,nan", both, LIMITS).inputs.tensors
+    assert tensors["t"].tolist() == [b"t", b"t"]
+    assert np.isnan(tensors["n"]).all()
 
 
 def test_gaps_are_nan_where_the_model_takes_nan() -> None:

@@ -56,6 +56,17 @@ def test_a_sluice_command_and_its_options_exist(command: Command) -> None:
     assert set(command.options) <= known
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_commands_are_written_alike(page: Path) -> None:
+    """Blocks are typed as they stand, so they name the command by its path; sentences speak of it by its name."""
+    text = page.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert [line for block in blocks for line in block.splitlines() if re.match(r"(\w+=\$\()?sluice [a-z]", line)] == []
+    if page.is_relative_to(ROOT / "docs"):
+        sentences = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+        assert re.findall(r"`\.venv/bin/sluice [^`]*`", sentences) == []
+
+
 @cache
 def sam_options(*subcommand: str) -> frozenset[str]:
     shown = subprocess.run(

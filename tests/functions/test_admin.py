@@ -193,6 +193,8 @@ def test_what_is_wrong_with_tenants(admin: Admin) -> None:
     assert problem(admin("POST", "tenants", {"name": unique("t"), "plan": "absent"})) == (404, "plan_not_found")
     assert problem(admin("PATCH", f"tenants/{name}", {"plan": "absent"})) == (404, "plan_not_found")
     assert problem(admin("PATCH", f"tenants/{name}", {})) == (422, "out_of_range")
+    (told,) = admin("PATCH", f"tenants/{name}", {"suspended": "no"}).json["errors"]
+    assert told == {"pointer": "/suspended", "detail": "must be true or false"}
     assert problem(admin("PATCH", f"tenants/{name}", {"name": "other"})) == (422, "unknown_field")
     for path in ("tenants/absent", "tenants/Absent", "tenants/" + "a" * 300):
         assert problem(admin("GET", path)) == (404, "tenant_not_found")
@@ -261,6 +263,8 @@ def test_usage_has_days_models_and_the_share_of_the_quota(admin: Admin, local_aw
     assert (early.json["since"], early.json["days"]) == ("2020-02-01", [])
     for query in ("since=x", "since=2026-01-02&until=2026-01-01", "since=2020-01-01&until=2026-01-01", "days=3"):
         assert admin("GET", f"tenants/{owner}/usage", query=query).status == 422
+    (told,) = admin("GET", f"tenants/{owner}/usage", query="since=x").json["errors"]
+    assert told == {"pointer": "/query/since", "detail": "must be a date, such as 2026-11-01"}
 
 
 # -------------------------------------------------------------------- plans

@@ -1,7 +1,7 @@
 """Notices of asynchronous endpoints: each job ends once, whatever is late, lost, forged or too early."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from time import time
 from typing import Any
@@ -17,6 +17,9 @@ from infra.local.sagemaker_front.app import create_app
 from infra.local.sagemaker_front.endpoints import AsyncConfig, Endpoint, Endpoints
 from shared.domain import errors
 from shared.domain.jobs import Job, Outcome
+from shared.domain.model import ModelVersion
+from shared.domain.tensors import Tensors
+from shared.usecases import job_endings
 from shared.usecases.async_results import AsyncNotice, TooEarly
 from tests.adapters.sagemaker_server import Answer, SageMakerServer, container, problem
 from tests.adapters.samples import unique
@@ -191,6 +194,115 @@ def test_a_request_that_cannot_be_read_any_more_ends_the_job() -> None:
     env.jobs.jobs[job.job_id] = replace(env.now(job), request=replace(job.request, inline=b"{"))
     assert env.results(notice(named(env, job))) == "ended"
     assert env.now(job).state == "failed"
+
+
+# ------------------------------------------------------------------------------------ two at once
+
+
+class Between(Elsewhere):
+    """Does something once its answer was read, and before that is acted on."""
+
+    def __init__(self, backend: Elsewhere) -> None:
+        super().__init__()
+        self.found = backend.found
+        self.then: Callable[[], object] | None = None
+
+    def fetch(
+        self, version: ModelVersion, ticket: Mapping[str, str], rows: int | None
+    ) -> Tensors | errors.SluiceError | None:
+        found = self.found
+        then, self.then = self.then, None
+        if then is not None:
+            then()
+        return found
+
+
+def another(env: JobEnv, backend: Elsewhere) -> tuple[JobEnv, Between]:
+    """A second environment on the same stores."""
+    between = Between(backend)
+    stores = {"jobs": env.jobs, "queue": env.queue, "dead": env.dead, "objects": env.objects}
+    made = JobEnv({"later": between}, env.config, **stores)  # type: ignore[arg-type]
+    made.meter.begin()
+    return made, between
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each answer is an object."""
+    monkeypatch.setattr(job_endings, "MAX_INLINE_RESULT", 10)
+
+
+@pytest.mark.usefixtures("large")
+def test_of_two_looks_that_have_both_read_the_answer_one_ends_the_job() -> None:
+    env, backend, job = waiting()
+    told = notice(named(env, job))
+    slow, between = another(env, backend)
+    between.then = lambda: ends.append(env.results(told))
+    ends: list[str | None] = []
+    ends.append(slow.results(told))
+    assert ends == ["ended", "overtaken"]
+    assert env.now(job).state == "succeeded"
+    assert env.predictions(job) == [[1, 1], [11, -9]]
+    assert (len(env.lines.requests()), len(slow.lines.requests())) == (1, 0)
+    assert (env.queue.sent, env.dead.sent) == ([], [])
+
+
+@pytest.mark.usefixtures("large")
+def test_of_two_looks_that_have_both_stored_the_result_one_counts_and_its_object_stays() -> None:
+    env, backend, job = waiting()
+    told, answer = notice(named(env, job)), job.job_id
+    slow, _ = another(env, backend)
+    ends: list[str | None] = []
+
+    def quicker() -> None:  # the first change of the job: the slow one has stored its object
+        assert len([key for key in env.objects.objects if answer in key]) == 1
+        ends.append(env.results(told))
+
+    env.jobs.before = quicker
+    ends.append(slow.results(told))
+    assert ends == ["ended", "overtaken"]
+    assert len([key for key in env.objects.objects if answer in key]) == 2  # of different names; the rule removes both
+    assert env.predictions(job) == [[1, 1], [11, -9]]
+    assert (len(env.lines.requests()), len(slow.lines.requests())) == (1, 0)
+
+
+def test_of_two_looks_at_what_may_pass_one_puts_the_job_back() -> None:
+    env, backend, job = waiting()
+    backend.found = errors.BackendUnavailable("The endpoint scales in.")
+    told = notice(named(env, job))
+    slow, between = another(env, backend)
+    ends: list[str | None] = []
+    between.then = lambda: ends.append(env.results(told))
+    ends.append(slow.results(told))
+    assert ends == ["queued", "overtaken"]
+    assert [job_id for _, job_id, _ in env.queue.sent] == [job.job_id]
+    assert (env.now(job).state, env.now(job).attempts) == ("queued", 1)
+
+
+@pytest.mark.parametrize(
+    "found", [None, errors.BackendUnavailable("The endpoint scales in."), errors.BackendError("No memory.")]
+)
+def test_a_look_that_takes_long_does_not_touch_the_run_after_it(found: errors.SluiceError | None) -> None:
+    """Cancelled and queued anew meanwhile, the job waits for another answer."""
+    env, backend, job = waiting()
+    told = notice(named(env, job))
+    slow, between = another(env, backend)
+    between.found = found or backend.found
+
+    def anew() -> None:
+        env.jobs.finish(job.job_id, Outcome("cancelled"), time())
+        env.jobs.restart(job.tenant, job.job_id, time())
+        env(job)
+
+    between.then = anew
+    assert slow.results(told) == "overtaken"
+    again = env.now(job)
+    assert (again.state, again.result, again.problem) == ("running", None, None)
+    assert again.ticket is not None
+    assert again.ticket["inference_id"] != told.reference
+    assert env.queue.sent == []
+    assert env.results(notice(named(env, job))) == "ended"
+    assert env.now(job).state == "succeeded"
 
 
 # ------------------------------------------------------------------------------------ events

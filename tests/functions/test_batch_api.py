@@ -3,19 +3,21 @@
 import json
 import logging
 from dataclasses import dataclass, field, replace
+from time import time
 from typing import Any
 
 import pytest
 
 from functions.api.batches import Batches
 from shared.domain.batches import BatchState
-from shared.domain.errors import SourceNotFound
-from shared.domain.jobs import Job, JobResult, ObjectRef
+from shared.domain.endpoint.config import BackendChoice, EndpointConfig, Experiment, Variant
+from shared.domain.errors import BackendError, BackendUnavailable, SourceNotFound
+from shared.domain.jobs import Job, JobProblem, JobResult, ObjectRef, Outcome
 from shared.domain.principal import Principal
 from shared.domain.uploads import ObjectHead
 from shared.usecases.manage_jobs import ManageJobs
 from shared.usecases.sources import Sources
-from shared.usecases.start_batch import StartBatch
+from shared.usecases.start_batch import CheckTarget, StartBatch
 from shared.web.lambda_handler import lambda_handler
 from tests.fakes import InMemoryModels, MemoryJobs
 from tests.functions.api_parts import api_application
@@ -56,6 +58,7 @@ class House:
     jobs: MemoryJobs
     queue: Queue
     function: Function
+    configs: dict[str, EndpointConfig | BackendError]
 
     def start(self, model: str = "pair", principal: Principal = CALLER, **body: Any) -> Any:
         return self.function("POST", f"/v1/models/{model}/batches", body=body, principal=principal)
@@ -67,10 +70,19 @@ def house() -> House:
     objects.heads[f"uploads/{CALLER.tenant}/{UPLOAD}"] = ObjectHead(7, "text/csv", 4e9, "e", "v7", name="rows.csv.gz")
     parts: Any = objects
     manage = ManageJobs(jobs, None, parts, lambda _: None)  # type: ignore[arg-type]
-    models = InMemoryModels(published("pair", 1))
-    batches = Batches(Sources(objects, "data"), models, StartBatch(jobs, queue), manage, parts, "data")
+    models = InMemoryModels(published("pair", 1), published("pair", 2))
+    configs: dict[str, EndpointConfig | BackendError] = {}
+
+    def config_of(model: str) -> EndpointConfig:
+        config = configs.get(model, EndpointConfig(model))
+        if isinstance(config, BackendError):
+            raise config
+        return config
+
+    check = CheckTarget(models, config_of)
+    batches = Batches(Sources(objects, "data"), check, StartBatch(jobs, queue), manage, parts, "data")
     app = api_application(logging.getLogger("batches"), models, batches=batches, jobs=manage)
-    return House(objects, jobs, queue, Function(lambda_handler(app)))
+    return House(objects, jobs, queue, Function(lambda_handler(app)), configs)
 
 
 def test_a_batch_is_taken_on(house: House) -> None:
@@ -123,13 +135,8 @@ def test_a_batch_needs_the_scope_and_the_model(house: House) -> None:
 
 def test_manifest_and_errors_are_elsewhere_once_there_are_any(house: House) -> None:
     job_id = house.start(upload_id=UPLOAD).json["job_id"]
-    for which in ("manifest", "errors"):
-        answer = house.function("GET", f"/v1/jobs/{job_id}/{which}")
-        assert (answer.status, answer.json["code"]) == (409, "no_result")
     job = house.jobs.get(CALLER.tenant, job_id)
     state = BatchState(source="s3://data/k", name="rows.csv", manifest="batch/out/m.json", errors="batch/out/e.jsonl")
-    from shared.domain.jobs import Outcome
-
     result = JobResult("text/csv", 3, stored=ObjectRef("data", "batch/out/rows.csv"))
     house.jobs.finish(job.job_id, Outcome("succeeded", result=result, batch=state.encode()), 5.0)
     found = house.function("GET", f"/v1/jobs/{job_id}/manifest")
@@ -140,3 +147,97 @@ def test_manifest_and_errors_are_elsewhere_once_there_are_any(house: House) -> N
     shown = house.function("GET", f"/v1/jobs/{job_id}").json
     assert shown["batch"]["manifest"] is True
     assert json.dumps(shown).count("batch/out/m.json") == 0
+
+
+ASYNC = BackendChoice("sagemaker-async")
+
+
+def endpoint(*variants: Variant, **more: Any) -> EndpointConfig:
+    return EndpointConfig("pair", variants, backends={"slow": ASYNC}, **more)
+
+
+OLD, NEW = Variant("old", 1, "function", 1.0), Variant("new", 2, "slow", 1.0)
+LATER = "pair runs on slow, which answers later: batches need a backend that answers at once."
+
+
+@pytest.mark.parametrize(
+    ("config", "version"),
+    [
+        (endpoint(Variant("main", backend="slow")), None),
+        (endpoint(Variant("main", backend="slow")), 2),
+        (endpoint(replace(OLD, weight=0.0), NEW), None),
+        (endpoint(OLD, NEW), 2),
+        (endpoint(OLD, NEW, labels={"next": 2}), "next"),
+    ],
+)
+def test_a_batch_for_a_backend_that_answers_later_is_refused_at_once(
+    house: House, config: EndpointConfig, version: Any
+) -> None:
+    house.configs["pair"] = config
+    answer = house.start(upload_id=UPLOAD, version=version)
+    assert (answer.status, answer.json["code"]) == (400, "invalid_request")
+    assert answer.json["detail"] == f"{LATER} Choose a version of another variant."
+    assert house.queue.sent == []
+
+
+@pytest.mark.parametrize(
+    ("config", "version"),
+    [
+        (endpoint(OLD, NEW), None),  # which one it is, the plan draws
+        (endpoint(OLD, NEW), 1),
+        (endpoint(NEW, replace(OLD, weight=0.0), experiment=Experiment("e", "tenant", {"old": 1, "new": 1})), None),
+        (endpoint(OLD, NEW, labels={"prod": 1}), "prod"),
+        (EndpointConfig("pair"), 2),
+        (BackendUnavailable("The store is away."), None),
+        (BackendUnavailable("The store is away."), "prod"),
+    ],
+)
+def test_a_batch_that_may_run_is_taken_on(house: House, config: Any, version: Any) -> None:
+    house.configs["pair"] = config
+    assert house.start(upload_id=UPLOAD, version=version).status == 202
+
+
+def test_a_version_that_no_request_may_have_is_refused_at_once(house: House) -> None:
+    assert house.start(upload_id=UPLOAD, version="prod").json["code"] == "version_not_found"
+    house.configs["pair"] = endpoint(OLD, explicit_versions="none")
+    answer = house.start(upload_id=UPLOAD, version=1)
+    assert (answer.status, answer.json["code"]) == (403, "version_not_allowed")
+    house.configs["pair"] = BackendUnavailable("The store is away.")
+    assert house.start(upload_id=UPLOAD, version=3).json["code"] == "version_not_found"
+    assert house.queue.sent == []
+
+
+@pytest.mark.parametrize(("which", "it"), [("manifest", "manifest"), ("errors", "list of errors")])
+def test_a_run_without_manifest_or_errors_says_why_and_what_to_do(house: House, which: str, it: str) -> None:
+    job_id = house.start(upload_id=UPLOAD).json["job_id"]
+    path = f"/v1/jobs/{job_id}"
+    again = f"POST {path}/retry goes on from the parts that are done."
+
+    def told() -> str:
+        answer = house.function("GET", f"{path}/{which}")
+        assert (answer.status, answer.json["code"]) == (409, "no_result")
+        return str(answer.json["detail"])
+
+    assert told() == f"The run is queued: it has a {it} once it has ended. GET {path} shows how far it is."
+    assert house.function("DELETE", path).status == 200
+    assert told() == f"The run was cancelled: there is no {it} of it. {again}"
+    house.jobs.restart(CALLER.tenant, job_id, time())
+    problem = JobProblem("job_expired", "Job expired", "It did not begin in time.")
+    house.jobs.finish(job_id, Outcome("failed", problem=problem), 6.0)
+    assert told() == f"The run failed (job_expired), and there is no {it} of it. GET {path} has its problem. {again}"
+
+
+def test_a_run_without_wrong_rows_has_no_errors(house: House) -> None:
+    job_id = house.start(upload_id=UPLOAD).json["job_id"]
+    state = BatchState(source="s3://data/k", name="rows.csv", manifest="batch/out/m.json")
+    result = JobResult("text/csv", 3, stored=ObjectRef("data", "batch/out/rows.csv"))
+    house.jobs.finish(job_id, Outcome("succeeded", result=result, batch=state.encode()), 5.0)
+    answer = house.function("GET", f"/v1/jobs/{job_id}/errors")
+    assert answer.json["detail"].startswith("No row of the batch is wrong")
+
+
+def test_a_job_that_is_no_batch_has_no_manifest(house: House) -> None:
+    started = house.jobs.get(CALLER.tenant, house.start(upload_id=UPLOAD).json["job_id"])
+    house.jobs.add(replace(started, job_id="c" * 32, kind="prediction", batch=None))
+    answer = house.function("GET", f"/v1/jobs/{'c' * 32}/manifest")
+    assert answer.json["detail"].startswith("The job is no batch, and only batches have a manifest")

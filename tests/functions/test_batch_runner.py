@@ -1,5 +1,6 @@
 """Runs over files, from the object that is dropped to the manifest: real stores, real models."""
 
+import gc
 import gzip
 import io
 import json
@@ -18,8 +19,10 @@ from infra.local.stack import REGION
 from shared.adapters.dynamodb_batches import DynamoDBBatches
 from shared.adapters.dynamodb_endpoints import DynamoDBEndpoints
 from shared.adapters.dynamodb_features import DynamoDBFeatures
+from shared.domain.batches import answers_later
 from shared.domain.dtypes import DType
-from shared.domain.endpoint.config import EndpointConfig, ResponseFilter, StoredEndpoint
+from shared.domain.endpoint.config import BackendChoice, EndpointConfig, ResponseFilter, StoredEndpoint, Variant
+from shared.domain.errors import BackendUnavailable
 from shared.domain.features import EntityKey, FeatureRecord
 from shared.domain.jobs import ObjectRef, Outcome
 from shared.domain.tenants import Tenant
@@ -169,6 +172,42 @@ def test_wrong_rows_up_to_the_declared_share_are_reported(house: BatchHouse) -> 
     assert len(lines) == 10
     assert lines[3].startswith("7.0,8.0")
     assert told["errors"][0]["code"] in lines[2]
+
+
+def test_wrong_cells_are_told_by_the_names_of_the_header(house: BatchHouse) -> None:
+    model = house.publish(add_model(1.0))
+    content = csv_of(rows_of(3), "x.1,x.0") + b"7,many\n,8\n"
+    house.run(house.drop(model, "night.csv", content, max_error_share="0.5"))
+    job = house.job()
+    assert job.problem is None
+    named = [(3, "/x.0"), (4, "/x.1")]
+    assert [(error["row"], error["pointer"]) for error in house.told(job)["errors"]] == named
+    listed = map(json.loads, house.result(job, "errors.jsonl").splitlines())
+    assert [(error["row"], error["pointer"]) for error in listed] == named
+    lines = house.result(job, "night.csv").decode().splitlines()
+    assert [line.rpartition(",")[2] for line in lines[4:]] == [
+        "wrong_dtype: /x.0: must be a number (FP32)",
+        "missing_field: /x.1: is empty",
+    ]
+
+
+def test_a_run_that_cannot_be_says_which_names_or_which_backend_it_fails_by(house: BatchHouse) -> None:
+    model = house.publish(add_model(1.0))
+    named = house.drop(model, "names.csv", b"id,x.0,x.l\n1,2,3\n")
+    house.run(named)
+    problem = house.job(house.id_of(named)).problem
+    assert problem is not None
+    detail = "/lines/1/0: 'id', 'x.l' name no column of this model; it has x.0, x.1; missing: 'x.1'"
+    assert (problem.code, problem.detail) == ("unknown_field", detail)
+    endpoints = DynamoDBEndpoints(house.dynamodb, house.aws.stack.resources["EndpointsTable"].name)
+    slow = BackendChoice("sagemaker-async", {"endpoint_name": "slow"})
+    config = EndpointConfig(model, (Variant("main", backend="slow"),), backends={"slow": slow})
+    endpoints.put(StoredEndpoint(config, 1, 1))
+    later = house.drop(model, "rows.csv", csv_of(rows_of(3)))
+    house.run(later)
+    problem = house.job(house.id_of(later)).problem
+    assert problem is not None
+    assert (problem.code, problem.detail) == ("invalid_request", answers_later(model, "slow").detail)
 
 
 def test_a_run_with_more_wrong_rows_than_declared_fails_and_tells_them(house: BatchHouse) -> None:
@@ -349,6 +388,67 @@ def test_a_part_that_is_written_is_counted_and_not_done_again(house: BatchHouse,
     assert [line["part"] for line in house.lines if line["message"] == "request"] == [1]
 
 
+def test_errors_of_an_attempt_that_had_no_end_are_not_those_of_the_run(house: BatchHouse) -> None:
+    model = house.publish(add_model(1.0))
+    house.runner(house.drop(model, "night.csv", csv_of(rows_of(8))), None)
+    assert house.step()  # the plan
+    stale = json.dumps({"row": 1, "pointer": "", "detail": "It was too much.", "code": "backend_rejected"}) + "\n"
+    key = f"batch/work/{house.job().job_id}/errors/00000"
+    house.s3.put_object(Bucket=house.bucket, Key=key, Body=stale.encode())
+    house.work()
+    told = house.told(house.job())
+    assert (told["state"], told["errors"], told["errors_uri"]) == ("succeeded", [], None)
+    assert told["rows"] == {"total": 8, "done": 8, "succeeded": 8, "failed": 0}
+
+
+class _Away:
+    """`PredictRows` whose backend is away."""
+
+    def __init__(self, predict: Any) -> None:
+        self.again = predict.again
+
+    def __call__(self, *_: Any) -> Any:
+        raise BackendUnavailable("The backend is away.")
+
+
+def test_a_part_that_fails_leaves_nothing_that_is_written_later(house: BatchHouse) -> None:
+    model = house.publish(add_model(1.0))
+    house.runner(house.drop(model, "night.parquet", parquet_of(rows_of(8))), None)
+    assert house.step()  # the plan
+    part: Any = house.runner._steps.part
+    predict, part.predict = part.predict, _Away(part.predict)
+    assert house.step()
+    gc.collect()  # what Arrow's writer writes by itself then, into a file that is closed, would be an error here
+    part.predict = predict
+    house.work()
+    assert house.job().state == "succeeded"
+
+
+def test_a_file_that_is_another_one_by_now_is_not_read(house: BatchHouse) -> None:
+    model = house.publish(add_model(1.0))
+    house.runner(house.drop(model, "night.csv", csv_of(rows_of(8))), None)
+    assert house.step()
+    job_id = house.job().job_id
+    key = f"batch/work/{job_id}/plan.json"
+    plan = json.loads(house.s3.get_object(Bucket=house.bucket, Key=key)["Body"].read())
+    house.s3.put_object(Bucket=house.bucket, Key=key, Body=json.dumps({**plan, "etag": '"of another"'}).encode())
+    house.work()
+    job = house.job()
+    assert job.problem is not None
+    assert (job.state, job.problem.code) == ("failed", "source_not_found")
+
+
+def test_a_part_whose_plan_is_gone_ends_its_run(house: BatchHouse) -> None:
+    model = house.publish(add_model(1.0))
+    house.runner(house.drop(model, "night.csv", csv_of(rows_of(8))), None)
+    assert house.step()
+    house.s3.delete_object(Bucket=house.bucket, Key=f"batch/work/{house.job().job_id}/plan.json")
+    house.work()
+    job = house.job()
+    assert job.problem is not None
+    assert (job.state, job.problem.code) == ("failed", "source_not_found")
+
+
 def test_a_cancelled_run_stops_and_leaves_no_output(house: BatchHouse) -> None:
     model = house.publish(add_model(1.0))
     house.runner(house.drop(model, "night.csv", csv_of(rows_of(10))), None)
@@ -466,8 +566,31 @@ def test_what_is_set_for_the_endpoint_meanwhile_changes_no_output(house: BatchHo
     assert len(set(lines)) == 1
 
 
-def test_a_message_that_is_none_of_ours_stays_for_the_dead_letters(house: BatchHouse) -> None:
-    house.sqs.send_message(QueueUrl=house.queue_url, MessageBody='{"job_id": "1", "step": "dance"}')
+@pytest.mark.parametrize(
+    "body",
+    [
+        "no JSON",
+        "[]",
+        '{"job_id": "1", "step": "plan"}',
+        json.dumps({"job_id": "0" * 32, "step": "dance"}),
+        json.dumps({"job_id": "0" * 32, "step": "part", "part": "all"}),
+        "[" * 100_000,
+    ],
+)
+def test_a_message_that_nobody_can_read_is_a_dead_letter_with_its_reason_at_once(house: BatchHouse, body: str) -> None:
+    house.sqs.send_message(QueueUrl=house.queue_url, MessageBody=body)
+    assert house.step()
+    assert not house.step()
+    (letter,) = house.dead_letters()
+    assert letter["Body"] == body
+    assert letter["MessageAttributes"]["Reason"]["StringValue"] == "unreadable_message"
+    assert "step" in letter["MessageAttributes"]["Detail"]["StringValue"]
+    assert letter["MessageAttributes"]["Attempts"]["StringValue"] == "1"
+
+
+def test_a_message_that_nobody_can_read_waits_for_dead_letters_that_are_away(house: BatchHouse) -> None:
+    house.sqs.delete_queue(QueueUrl=house.dead_url)
+    house.sqs.send_message(QueueUrl=house.queue_url, MessageBody="no JSON")
     found = house.sqs.receive_message(QueueUrl=house.queue_url, AttributeNames=["All"])["Messages"]
     answer = house.runner(sqs_event(found[0]), None)
     assert answer == {"batchItemFailures": [{"itemIdentifier": found[0]["MessageId"]}]}

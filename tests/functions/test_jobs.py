@@ -304,6 +304,24 @@ def test_a_wrong_parameter_is_named(world: World, query: str, pointer: str) -> N
     assert len(answer.body) < 2000
 
 
+@pytest.mark.parametrize(
+    ("query", "detail"),
+    [
+        ("since=yesterday", "must be a time with its offset from UTC (RFC 3339), such as 2026-11-21T10:00:00Z"),
+        (
+            "cursor=1",
+            "must be of the form ^[0-9a-f]{32}$, such as 019a0c2b1f7e4d3c2b1a09f8e7d6c5b4: "
+            "The `next` of the answer before",
+        ),
+        ("state=queued,done", "must be 'queued', 'running', 'succeeded', 'failed' or 'cancelled'"),
+        ("limit=many", "must be a whole number, such as 20"),
+    ],
+)
+def test_a_wrong_parameter_is_told_what_was_expected(world: World, query: str, detail: str) -> None:
+    (told,) = problem(world("GET", f"/v1/jobs?{query}")).errors or ()
+    assert (told.pointer.split("/")[2], told.detail) == (query.partition("=")[0], detail)
+
+
 @pytest.mark.parametrize("query", ["since=0001-01-01T00:00:00Z", "until=9999-12-31T23:59:59Z", "cursor=" + "f" * 32])
 def test_the_widest_bounds_show_everything(world: World, query: str) -> None:
     job_id = world.add()

@@ -109,6 +109,22 @@ def test_a_webhook_from_its_making_to_its_end(api: Setting, log_lines: LogLines)
     assert log_lines.requests()[1]["target"] == f"webhook:{made.webhook_id}"
 
 
+def test_wrong_events_and_cursors_are_told_what_was_expected(api: Setting) -> None:
+    one = f"/{api.made().webhook_id}"
+    every = "must be 'job.succeeded', 'job.failed', 'job.cancelled', 'batch.succeeded', 'batch.failed' or"
+    for answer in (
+        api("POST", "", {"url": URL, "events": ["job.failed", "job.done"]}),
+        api("PATCH", one, {"events": ["job.failed", "job.done"]}),
+    ):
+        (told,) = answer.json["errors"]
+        assert (answer.status, told["pointer"]) == (422, "/events/1")
+        assert told["detail"] == f"{every} 'batch.cancelled'"
+    (told,) = api("PATCH", one, {"events": "job.done"}).json["errors"]
+    assert told == {"pointer": "/events", "detail": 'must be a list, such as ["job.succeeded"]'}
+    (told,) = api("GET", f"{one}/deliveries", query="cursor=x").json["errors"]
+    assert "such as msg_019a0c2b1f7e4d3c2b1a09f8e7d6c5b4: The `next` of the answer before" in told["detail"]
+
+
 def test_without_events_it_is_told_of_all(api: Setting) -> None:
     assert api.made().events == EVENT_TYPES
     assert set(EVENT_TYPES) == set(Event.__args__)  # type: ignore[attr-defined]

@@ -5,7 +5,9 @@ from graphlib import TopologicalSorter
 
 import pytest
 
+from functions.batch_runner.lines import ROUTE as BATCH
 from infra.local.template import TemplateError, load_stack
+from shared.bootstrap.job_lines import ROUTE as JOB
 from tests.template.support import COMBINATIONS, IMAGE, TEMPLATE, of_type, references, resolved, translated
 
 
@@ -40,13 +42,33 @@ def test_the_dashboard_is_a_document(combination: str) -> None:
     dashboard = json.loads(resolved(parameters)["Monitoring.Dashboard"].properties["DashboardBody"])
     widgets = dashboard["widgets"]
     titles = [widget["properties"]["title"] for widget in widgets]
-    assert len(titles) == len(set(titles)) == (18 if "ContainerImage" in parameters else 14)
+    assert len(titles) == len(set(titles)) == (27 if "ContainerImage" in parameters else 23)
     places = [(widget["x"], widget["y"]) for widget in widgets]
     assert len(set(places)) == len(places)
     assert all(widget["x"] + widget["width"] <= 24 for widget in widgets)
     shown = json.dumps(dashboard)
     assert "${" not in shown
     assert ("sluice-container" in shown) == ("ContainerImage" in parameters)
+    assert ("AsyncResultFunction" in shown) == ("ContainerAsyncMaxInstances" in parameters)
+
+
+def test_the_dashboard_shows_queues_and_what_works_them_off() -> None:
+    resources = resolved(COMBINATIONS["container with a queue"])
+    dashboard = json.loads(resources["Monitoring.Dashboard"].properties["DashboardBody"])
+    metrics = [metric for widget in dashboard["widgets"] for metric in widget["properties"]["metrics"]]
+    shown = {(metric[1], metric[3]) for metric in metrics if isinstance(metric[0], str)}
+    for logical_id, queue in of_type(resources, "AWS::SQS::Queue").items():
+        assert ("ApproximateNumberOfMessagesVisible", queue.name) in shown, logical_id
+        # How long a message has waited says nothing where nobody takes any.
+        assert (("ApproximateAgeOfOldestMessage", queue.name) in shown) == ("RedrivePolicy" in queue.properties)
+    functions = of_type(resources, "AWS::Lambda::Function")
+    # CodeDeploy calls this one, once a deployment, and says what came of it.
+    for logical_id in functions.keys() - {"ReleaseCheckFunction"}:
+        for metric in ("Invocations", "Errors", "ConcurrentExecutions"):
+            assert (metric, functions[logical_id].ref) in shown, logical_id
+    searched = [metric[0]["expression"] for metric in metrics if isinstance(metric[0], dict)]
+    for route in (JOB, BATCH):
+        assert any(f'route="{route}" MetricName="ms"' in expression for expression in searched)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from infra.local.intrinsics import holds
+from infra.local.parameters import resolve_parameters
 from infra.local.stack_scope import ResolvedResource
 from infra.local.template import TemplateError, load_stack
 from shared.domain.jobs import FINISHED, KEPT_S, LEASE_S, MAX_ATTEMPTS
@@ -20,6 +22,7 @@ QUEUES = {
 DEAD_LETTERS = {dead_letters for dead_letters, _ in QUEUES.values()} | {"TelemetryFailures"}
 WHOLE = COMBINATIONS["container with a queue"]
 TIMEOUTS = source()["Parameters"]["JobTimeout"]["AllowedValues"]
+BOUNDED = ("JobMemory", "JobConcurrency", "JobAgeAlarmSeconds")
 
 
 def arn_of(queue: ResolvedResource) -> str:
@@ -76,6 +79,36 @@ def test_a_queue_is_worked_off_message_by_message_by_one_function(logical_id: st
         for action in listed(statement["Action"])
     }
     assert {"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"} <= allowed
+
+
+@pytest.mark.parametrize("timeout", TIMEOUTS)
+def test_lambda_takes_every_mapping_of_a_queue_whatever_the_parameters_say(timeout: str) -> None:
+    """Lambda refuses a queue that hides messages for less than the function may take; SQS hides none for over 12 h."""
+    resources = resolved({"JobTimeout": timeout})
+    queues = {arn_of(queue): queue for queue in of_type(resources, "AWS::SQS::Queue").values()}
+    functions = {function.ref: function for function in of_type(resources, "AWS::Lambda::Function").values()}
+    mapped = []
+    for mapping in of_type(resources, "AWS::Lambda::EventSourceMapping").values():
+        if queue := queues.get(mapping.properties["EventSourceArn"]):
+            function = functions[mapping.properties["FunctionName"]].properties
+            assert int(function["Timeout"]) <= int(queue.properties["VisibilityTimeout"]) <= 12 * 3600
+            # The mapping is the bound: with a reservation below it, messages would count as received that nobody saw.
+            assert "ReservedConcurrentExecutions" not in function
+            mapped.append(queue.logical_id)
+    assert sorted(mapped) == sorted(QUEUES)
+
+
+def test_workers_can_be_set_to_what_aws_takes_and_alarms_to_what_can_come() -> None:
+    """Source: AWS Lambda Developer Guide, "Lambda quotas" and "Configuring scaling behavior for SQS event sources"."""
+    parameters = source()["Parameters"]
+    assert {int(timeout) for timeout in TIMEOUTS} == {int(key) for key in source()["Mappings"]["JobTimeouts"]}
+    assert max(map(int, TIMEOUTS)) <= 900
+    bounds = {name: (parameters[name]["MinValue"], parameters[name]["MaxValue"]) for name in BOUNDED}
+    assert bounds["JobMemory"] == (512, 10_240)
+    assert bounds["JobConcurrency"] == (2, 1000)
+    # No message gets older than its queue keeps it.
+    kept = [queue.properties["MessageRetentionPeriod"] for queue in of_type(resolved(), "AWS::SQS::Queue").values()]
+    assert bounds["JobAgeAlarmSeconds"][1] < min(kept)
 
 
 def test_workers_are_as_many_as_asked_for() -> None:
@@ -188,11 +221,42 @@ def test_inputs_in_other_buckets_may_be_read_where_they_are_named_and_there_only
 
     assert places({}) == set()
     assert places({"InputPrefixes": COMBINATIONS["inputs in other buckets"]["InputPrefixes"]}) == {
-        "arn:aws:s3:::theirs/in/*",
-        "arn:aws:s3:::others/data/year/*",
+        "arn:*:s3:::theirs/in/*",
+        "arn:*:s3:::others/data/year/*",
     }
+
+
+@pytest.mark.parametrize("text", ["theirs/in", "theirs/*/", "theirs/in?/", "theirs/${aws:username}/", "theirs//"])
+def test_places_of_inputs_are_whole_and_without_patterns(text: str) -> None:
     with pytest.raises(TemplateError, match="InputPrefixes must match"):
-        load_stack(TEMPLATE, parameters={"InputPrefixes": "theirs/in"})
+        resolve_parameters(source()["Parameters"], {"InputPrefixes": text}, "sluice")
+
+
+@pytest.mark.parametrize(
+    ("text", "given"),
+    [
+        ("theirs/in/", True),
+        ("theirs/in/,others/,theirs/out/", True),
+        ("", False),
+        # The permission for an empty one would open every bucket.
+        ("theirs/in/,", False),
+        (",theirs/in/", False),
+        ("theirs/in/,,others/", False),
+        ("theirs/in/, ,,others/", False),
+        (",", False),
+    ],
+)
+def test_a_list_of_inputs_with_an_empty_place_opens_nothing(text: str, given: bool) -> None:
+    class Given:
+        def ref(self, name: str, where: str) -> Any:
+            return resolve_parameters(source()["Parameters"], {name: text}, where)[name]
+
+        def unasked(self, *_: str) -> Any:
+            raise AssertionError("the condition is about the parameter alone")
+
+        attribute = condition = mapping = unasked
+
+    assert holds(source()["Conditions"]["HasInputPrefixes"], Given(), "Conditions") is given
 
 
 def test_alarms_watch_every_queue_and_what_works_it_off() -> None:
@@ -209,5 +273,19 @@ def test_alarms_watch_every_queue_and_what_works_it_off() -> None:
         assert watched["ApproximateNumberOfMessagesVisible", name] == "7"
         assert watched["ApproximateNumberOfMessagesVisible", resources[dead_letters].name] == 1
         assert ("Errors", resources[function].ref) in watched
-    assert ("Errors", resources["JobSweeperFunction"].ref) in watched
     assert ("IteratorAge", resources["WebhookSenderFunction"].ref) in watched
+
+
+@pytest.mark.parametrize("parameters", [{}, WHOLE], ids=["defaults", "container with a queue"])
+def test_errors_of_what_events_call_are_told_of(parameters: Mapping[str, str]) -> None:
+    resources = resolved(parameters)
+    functions = of_type(resources, "AWS::Lambda::Function")
+    # Callers of these see the error themselves, and it is counted with their answers; CodeDeploy is such a caller.
+    called = {name for name in functions if f"{name}Aliaslive" in resources} | {"ReleaseCheckFunction"}
+    watched = [
+        alarm.properties["Dimensions"][0]["Value"]
+        for alarm in of_type(resources, "AWS::CloudWatch::Alarm").values()
+        if alarm.properties.get("MetricName") == "Errors" and len(alarm.properties["Dimensions"]) == 1
+    ]
+    assert sorted(watched) == sorted(functions[name].ref for name in functions.keys() - called)
+    assert ("AsyncResultFunction" in functions) == ("ContainerAsyncMaxInstances" in parameters)

@@ -142,6 +142,7 @@ def test_a_delivery_is_signed_with_the_secrets_of_now(world: World) -> None:
     assert [(attempt.status, attempt.ms) for attempt in delivery.attempts] == [(204, 5)]
     ((url, headers, body),) = world.receiver.got
     assert (url, body) == ("https://example.com/hook", delivery.payload)
+    assert world.receiver.tenants == ["acme"]
     assert headers["webhook-id"] == message[2]
     assert headers["Content-Type"] == "application/json"
     for secret in (SECRET, b"n" * 32):
@@ -263,7 +264,7 @@ def test_a_sender_that_dies_costs_one_attempt(world: World) -> None:
     class Killed(BaseException):
         pass
 
-    def dies(url: str, headers: Mapping[str, str], body: bytes) -> Posted:
+    def dies(url: str, headers: Mapping[str, str], body: bytes, *, tenant: str) -> Posted:
         raise Killed
 
     send = SendDelivery(world.webhooks, world.deliveries, world.dead, dies, world.clock)
@@ -282,7 +283,7 @@ def test_of_two_senders_one_sends(world: World) -> None:
     message = world.told()
     inner: list[Handled] = []
 
-    def meanwhile(url: str, headers: Mapping[str, str], body: bytes) -> Posted:
+    def meanwhile(url: str, headers: Mapping[str, str], body: bytes, *, tenant: str) -> Posted:
         inner.append(world.send(message))
         return Posted(1, 200)
 
@@ -298,7 +299,7 @@ def test_of_two_senders_one_sends(world: World) -> None:
 def test_a_sender_that_was_overtaken_says_nothing(world: World) -> None:
     message = world.told()
 
-    def slow(url: str, headers: Mapping[str, str], body: bytes) -> Posted:
+    def slow(url: str, headers: Mapping[str, str], body: bytes, *, tenant: str) -> Posted:
         world.clock.now += CLAIM_S
         assert world.send(message).again_s is None
         return Posted(1, 500)

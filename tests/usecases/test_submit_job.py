@@ -124,4 +124,4 @@ def test_without_the_item_there_is_no_message(world: World) -> None:
 def test_without_the_message_the_sweep_finds_the_job(world: World) -> None:
     world.queue.error = BackendUnavailable("SQS is away.")
     job = world()
-    assert world.store.overdue(NOW + OVERDUE_S, 10) == [job]
+    assert list(world.store.overdue(NOW + OVERDUE_S)) == [[job]]

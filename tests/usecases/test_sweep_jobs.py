@@ -1,7 +1,8 @@
 """What the sweep makes of jobs that nobody seems to look after."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain, pairwise
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from shared.domain.jobs import (
     Outcome,
     new_job_id,
 )
-from shared.usecases.sweep_jobs import MAX_JOBS, SweepJobs
+from shared.usecases.sweep_jobs import SweepJobs
 from tests.fakes import MemoryDeadLetters, MemoryJobQueue, MemoryJobs
 
 NOW = 1_763_700_000.0
@@ -27,7 +28,7 @@ NOW = 1_763_700_000.0
 class World:
     """Stores and queues in memory, at a time that tests set."""
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: int = 8) -> None:
         self.now = NOW
         self.store = MemoryJobs(lambda: self.now)
         self.queue = MemoryJobQueue()
@@ -39,6 +40,7 @@ class World:
             {"prediction": self.dead_letters, "batch": self.batch_letters},
             lambda job: self.batches.append(job.job_id),
             lambda: self.now,
+            at_once,
         )
 
     def add(self, **changes: Any) -> str:
@@ -108,21 +110,75 @@ def test_a_job_without_a_message_gets_one(world: World) -> None:
     assert world.job(job_id).state == "queued"
 
 
-def test_a_job_in_a_long_queue_is_asked_about_less_and_less(world: World) -> None:
+def test_in_an_empty_queue_a_lost_message_is_sent_again_at_each_sweep(world: World) -> None:
+    job_id = world.add()
+    for minute in range(2, 60):
+        world.now = NOW + minute * 60 + 0.5  # a sweep does not begin at the very second
+        assert counts(world) == {"jobs": 1, "sent": 1}
+        assert world.sent() == [job_id]
+
+
+@pytest.mark.parametrize("waiting", [0, 10])
+def test_a_job_whose_every_message_is_lost_is_sent_less_and_less(world: World, waiting: int) -> None:
+    job_id = world.add()
+    world.queue.backlog = waiting
+    while world.job(job_id).state == "queued":
+        world.now = world.due(job_id)
+        counts(world)
+    assert NOW + START_WITHIN_S <= world.now < NOW + START_WITHIN_S + 900
+    assert len(world.sent()) < 350
+
+
+def test_where_many_wait_a_job_is_asked_about_once_they_may_be_done(world: World) -> None:
+    job_id = world.add()
+    looks = {}
+    for world.queue.backlog in (11, 2000, 50_000, 1_000_000):
+        world.now = world.due(job_id)
+        assert counts(world) == {"jobs": 1, "waiting": 1}
+        looks[world.queue.backlog] = world.due(job_id) - world.now
+        world.store.jobs[job_id] = replace(world.job(job_id), due_at=world.now + 1)
+    # A million jobs are looked at 3,000 a minute.
+    assert looks == {11: 45, 2000: 45, 50_000: 1000, 1_000_000: 20_000}
+    assert world.sent() == []
+
+
+def test_a_long_queue_is_not_made_longer(world: World) -> None:
     job_id = world.add()
     world.queue.backlog = 5000
-    looks = []
-    while world.now < NOW + 3500:
+    sent: list[float] = []
+    looks = 0
+    while world.job(job_id).state == "queued":
         world.now = world.due(job_id)
-        if world.now - NOW < 3600:
-            assert counts(world) == {"jobs": 1, "waiting": 1}
-        looks.append(world.now)
-    assert len(looks) < 15
-    world.now = max(world.now, NOW + 3600)
-    counts(world)
-    world.now = max(world.now, world.due(job_id))
-    counts(world)
-    assert set(world.sent()) == {job_id}  # after an hour a message is taken for lost
+        counts(world)
+        looks += 1
+        sent += [world.now - NOW] * len(world.sent())
+    assert looks < 50
+    # After an hour a message is taken for lost, and then each time that the job has waited for twice as long.
+    assert 3600 <= sent[0] < 3800
+    assert all(later >= 2 * sooner for sooner, later in pairwise(sent))
+    assert len(sent) == 5
+
+
+def test_a_job_that_was_queued_anew_has_not_waited_since_it_was_taken_on(world: World) -> None:
+    job_id = world.add()
+    world.store.finish(job_id, Outcome("cancelled"), NOW)
+    world.now = NOW + 3 * 86_400
+    world.store.restart("acme", job_id, world.now)
+    world.queue.backlog = 100
+    world.now = world.due(job_id)
+    assert counts(world) == {"jobs": 1, "waiting": 1}
+    assert world.due(job_id) == world.now + 45
+
+
+def test_once_a_long_queue_is_empty_what_is_left_is_sent(world: World) -> None:
+    job_id = world.add()
+    world.queue.backlog = 2000
+    world.now += 600
+    assert counts(world) == {"jobs": 1, "waiting": 1}
+    world.queue.backlog = 0
+    world.now += 60
+    assert counts(world) == {"jobs": 1, "sent": 1}
+    assert world.sent() == [job_id]
 
 
 def test_a_killed_worker_s_job_is_queued_again(world: World) -> None:
@@ -275,17 +331,63 @@ def test_a_worker_is_quicker_than_the_sweep(world: World, name: str, attempts: i
     assert world.sent() == []
 
 
-def test_a_sweep_has_its_bounds_and_the_next_one_goes_on(world: World) -> None:
-    ids = [world.add() for _ in range(MAX_JOBS + 20)]
+def test_a_sweep_looks_at_all_that_it_has_time_for(world: World) -> None:
+    ids = {world.add() for _ in range(1234)}
     world.now += OVERDUE_S
-    first = world.sweep(45.0)
-    assert (first.jobs, first.sent, first.complete) == (MAX_JOBS, MAX_JOBS, False)
-    assert counts(world) == {"jobs": 20, "waiting": 20}  # the queue has enough to do now
-    assert len(set(world.sent())) == MAX_JOBS
-    assert len(ids) == MAX_JOBS + 20
+    assert counts(world) == {"jobs": 1234, "sent": 1234}
+    assert len(world.queue.sent) == 1234
+    assert set(world.sent()) == ids
+    assert counts(world) == {}
 
 
-def test_a_sweep_ends_when_its_time_is_over(world: World) -> None:
+def test_what_waits_after_a_sweep_is_not_sent_again_by_the_next(world: World) -> None:
+    for _ in range(20):
+        world.add()
+    world.now += OVERDUE_S
+    assert counts(world) == {"jobs": 20, "sent": 20}
+    world.now += OVERDUE_S
+    assert counts(world) == {"jobs": 20, "waiting": 20}
+    assert len(world.sent()) == 20
+
+
+def test_a_page_without_anything_to_look_at_is_passed_over(world: World) -> None:
+    """The index may show what has changed since."""
+    job_id = world.add()
+    world.now += OVERDUE_S
+    overdue = world.store.overdue
+    world.store.overdue = lambda now: chain([[], []], overdue(now), [[]])  # type: ignore[method-assign]
+    assert counts(world) == {"jobs": 1, "sent": 1}
+    assert world.sent() == [job_id]
+
+
+def test_a_sweep_reads_no_page_for_ever(world: World) -> None:
+    """Nor after its time, though there is nothing on them."""
+
+    def endless(now: float) -> Iterator[Sequence[Job]]:
+        while True:
+            world.now += 1
+            yield []
+
+    world.store.overdue = endless  # type: ignore[method-assign]
+    assert not world.sweep(45.0).complete
+
+
+def test_a_store_that_goes_away_in_the_middle_cuts_the_sweep_short(world: World) -> None:
+    for _ in range(150):
+        world.add()
+    world.now += OVERDUE_S
+
+    def first_page(now: float) -> Iterator[Sequence[Job]]:
+        yield next(MemoryJobs.overdue(world.store, now))
+        raise BackendUnavailable("The table is away.")
+
+    world.store.overdue = first_page  # type: ignore[method-assign]
+    done = world.sweep(45.0)
+    assert (done.sent, done.complete) == (100, False)
+
+
+def test_a_sweep_ends_when_its_time_is_over() -> None:
+    world = World(at_once=1)
     for _ in range(5):
         world.add()
     world.now += OVERDUE_S

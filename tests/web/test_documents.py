@@ -1,11 +1,12 @@
 """JSON documents in bodies and query strings, and what is said of those that are wrong."""
 
 from datetime import date
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pytest
 from openapi_schema_validator import OAS31Validator
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from shared.domain import errors
 from shared.domain.plans import OnLimiterFailure
@@ -158,6 +159,67 @@ def test_what_is_wrong_in_a_query(text: str, error: type[errors.SluiceError], po
     with pytest.raises(error) as caught:
         query(text)
     assert [field.pointer for field in caught.value.fields] == [pointer]
+
+
+class Told(BaseModel):
+    """Members of many kinds, most of which may be left out."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    cursor: Annotated[str | None, Field(pattern="^[a-f]{3}$", description="The `next`", examples=["abc"])] = None
+    events: Annotated[tuple[Literal["a", "b"], ...], Field(min_length=1, examples=[["a"]])] | SkipJsonSchema[None] = (
+        None
+    )
+    name: Annotated[str, Field(max_length=1)] | SkipJsonSchema[None] = None
+    moment: AwareDatetime | None = None
+    day: date | None = None
+    many: Annotated[int, Field(le=9)] = 5
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    part: Part | None = None
+    on: bool = False
+
+
+TIME = "must be a time with its offset from UTC (RFC 3339), such as 2026-11-21T10:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("member", "pointer", "detail"),
+    [
+        ('"cursor": "x"', "/cursor", "must be of the form ^[a-f]{3}$, such as abc: The `next`"),
+        ('"cursor": 1', "/cursor", "must be a text, such as abc"),
+        ('"events": ["a", "c"]', "/events/1", "must be 'a' or 'b'"),
+        ('"events": "a"', "/events", 'must be a list, such as ["a"]'),
+        ('"events": []', "/events", "must have at least 1 entry"),
+        ('"name": "long"', "/name", "must have at most 1 character"),
+        ('"moment": "2026-11-21"', "/moment", TIME),
+        ('"moment": "2026-11-21T10:00:00"', "/moment", TIME),
+        ('"moment": 5', "/moment", TIME),
+        ('"day": "soon"', "/day", "must be a date, such as 2026-11-21"),
+        ('"many": "1"', "/many", "must be a whole number, such as 5"),
+        ('"many": 10', "/many", "must be at most 9"),
+        ('"share": 1', "/share", "must be less than 1"),
+        ('"share": -0.5', "/share", "must be more than 0"),
+        ('"part": 1', "/part", "must be an object"),
+        ('"part": {}', "/part/number", "is missing"),
+        ('"part": {"number": 1, "x": 2}', "/part/x", "is not known here"),
+        ('"on": "perhaps"', "/on", "must be true or false, such as false"),
+        (
+            '"other": 1',
+            "/other",
+            "is not known here; known: cursor, events, name, moment, day, many, share, part, on",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_with_what_was_expected(member: str, pointer: str, detail: str) -> None:
+    with pytest.raises(errors.InvalidRequest) as caught:
+        read_document(Told, f"{{{member}}}".encode(), scope())
+    assert [(field.pointer, field.detail) for field in caught.value.fields] == [(pointer, detail)]
+    assert caught.value.detail == f"{pointer}: {detail}."
+
+
+def test_an_example_of_a_parameter_is_in_its_description() -> None:
+    (cursor,) = (made for made in query_parameters(Told) if made["name"] == "cursor")
+    assert cursor["schema"] == {"type": "string", "pattern": "^[a-f]{3}$", "examples": ["abc"]}
 
 
 def test_parameters_are_described_as_they_are_sent() -> None:

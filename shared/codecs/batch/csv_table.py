@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from shared.codecs.batch.rows import Reason, reason, unbounded
-from shared.codecs.csv_columns import Columns, is_header, named_columns, unnamed_columns
+from shared.codecs.csv_columns import Columns, is_header, named_columns, refuse_header, unnamed_columns
 from shared.codecs.csv_tensors import decode_csv, shape_of
 from shared.codecs.json_documents import JsonLimits
 from shared.domain.errors import InvalidRequest, WrongDtype, WrongShape
@@ -45,7 +45,7 @@ class CsvTable:
     def strict(self, row: bytes) -> dict[str, Array] | Reason:
         """The tensors of one row as a synchronous request would have them, or what is wrong with it.
 
-        Pointers are `/<column, from 0>`.
+        Pointers are `/<column>`: its name where there is a header, else its number from 0.
         """
         body = self.header + b"\r\n" + row if self.header else row
         limits = JsonLimits(max_bytes=len(body) + _ROOM, max_values=_MAX_VALUES)
@@ -79,6 +79,7 @@ def table_of(first: bytes, signature: Signature) -> CsvTable:
         raise InvalidRequest(f"The first row is not CSV: {error}") from None
     if is_header(cells, signature):
         return CsvTable(signature, named_columns(cells, signature, 1), first)
+    refuse_header(cells, signature, 1)
     table = CsvTable(signature, unnamed_columns(cells, signature), b"")
     found = table.strict(first)
     if isinstance(found, tuple) and found[2] == WrongDtype.code:

@@ -100,7 +100,7 @@ def _read(ranges: Ranges, layout: Layout, part: PartSpec, signature: Signature, 
         return read_npy(ranges, details, part, signature, batch_rows)
     from shared.codecs.batch.parquet_file import read_parquet
 
-    return read_parquet(ranges, part, signature, batch_rows)
+    return read_parquet(ranges, details, part, signature, batch_rows)
 
 
 def part_writer(sink: BinaryIO, layout: Layout, signature: Signature) -> PartWriter:

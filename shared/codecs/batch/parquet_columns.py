@@ -77,6 +77,13 @@ def _is_list(kind: Any) -> bool:
     return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
 
 
+def is_dictionary(kind: Any) -> bool:
+    """Whether values of an Arrow type, or the elements of its lists, are read as places in a dictionary."""
+    from pyarrow import types
+
+    return bool(types.is_dictionary(_element(kind)))
+
+
 def _element(kind: Any) -> Any:
     while _is_list(kind):
         kind = kind.value_type

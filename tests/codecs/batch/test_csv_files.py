@@ -21,6 +21,7 @@ from shared.domain.errors import (
     InvalidRequest,
     MissingField,
     PayloadTooLarge,
+    UnknownField,
     UnsupportedMediaType,
     WrongDtype,
 )
@@ -150,11 +151,11 @@ def test_rows_end_where_the_csv_module_ends_them(text: str, final: bool) -> None
 @pytest.mark.parametrize(
     ("bad", "pointer", "code"),
     [
-        ("1,x", "/1", "wrong_dtype"),
-        (",1", "/0", "missing_field"),
-        ("nan,1", "/0", "not_finite"),
-        ("1,1e39", "/1", "not_finite"),
-        ("1,6", "/1", "out_of_range"),
+        ("1,x", "/x.1", "wrong_dtype"),
+        (",1", "/x.0", "missing_field"),
+        ("nan,1", "/x.0", "not_finite"),
+        ("1,1e39", "/x.1", "not_finite"),
+        ("1,6", "/x.1", "out_of_range"),
         ("1", "", "wrong_shape"),
         ("1,2,3", "", "wrong_shape"),
         ('"1"2,3', "", "invalid_request"),
@@ -170,6 +171,27 @@ def test_a_wrong_row_is_wrong_alone(place: int, bad: str, pointer: str, code: st
     assert list(batch.good().values()) == [[at, at] for at in range(4)]
 
 
+def test_a_wrong_cell_is_told_by_its_name_in_the_header_or_else_by_its_number() -> None:
+    signature = numbers(features=("b/c", "a"))
+    for header, named in (("a, b/c", {1: "/b~1c", 2: "/a"}), ("", {1: "/1", 2: "/0"})):
+        batch = Batch("f.csv", f"{header}\n1,2\n1,x\n,1\n".encode(), signature)
+        assert {at: error.pointer for at, error in batch.errors().items()} == named
+
+
+@pytest.mark.parametrize(
+    ("header", "detail"),
+    [
+        ("id,x.0,x.1", "/lines/1/0: 'id' names no column of this model; it has x.0, x.1"),
+        ("x.0,x.2", "/lines/1/1: 'x.2' names no column of this model; it has x.0, x.1; missing: 'x.1'"),
+        ("x.1", "/lines/1: has no column 'x.0'"),
+    ],
+)
+def test_the_names_that_a_header_has_wrong_are_told(header: str, detail: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        Batch("f.csv", f"{header}\n1,2,3\n".encode(), numbers())
+    assert caught.value.detail == detail
+
+
 def test_a_header_may_name_columns_in_any_order_and_hold_line_breaks() -> None:
     signature = numbers(features=("a\nb", "c"))
     batch = Batch("f.csv", b'\r\n"c","a\nb"\r\n1,2\r\n3,4\r\n', signature)
@@ -182,7 +204,8 @@ def test_a_header_may_name_columns_in_any_order_and_hold_line_breaks() -> None:
         (b"", EmptyBatch),
         (b"\n\r\n", EmptyBatch),
         (b"a,b,x\n1,2\n", InvalidRequest),
-        (b"x.0,y\n1,2\n", WrongDtype),
+        (b"x.0,y\n1,2\n", UnknownField),
+        (b"y,2\n1,2\n", WrongDtype),
         (b"x.0\n1\n", MissingField),
         ("x.0,x.1\n".encode("utf-16"), UnsupportedMediaType),
         (b"\xff\xfa,1\n", InvalidRequest),
@@ -269,7 +292,7 @@ def test_answers_are_those_of_a_request(values: list[float], wrong: set[int], he
     for at, row in enumerate(rows):
         if at in wrong:
             assert set(row[:-1]) == {""}
-            assert row[-1] == "missing_field: /1: is empty"
+            assert row[-1] == f"missing_field: /{'x.1' if header else '1'}: is empty"
         else:
             assert [plain(cell) for cell in row] == [plain(cell) for cell in [*wanted[at + 1], ""]]
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.codecs.batch import gzip_stream
 from shared.codecs.batch.gzip_stream import pack, unpack
 from shared.domain.batch_formats import Bounds
 from shared.domain.errors import InvalidRequest, PayloadTooLarge
@@ -49,6 +50,14 @@ def test_bombs_are_not_unpacked(pieces: int) -> None:
     split = pieces_of(bomb, -(-len(bomb) // pieces))
     assert refused_after(split, Bounds(max_ratio=100)) <= 8 << 20
     assert refused_after(split, Bounds(max_unpacked=3 << 20, max_ratio=10**6)) <= 3 << 20
+
+
+def test_members_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gzip_stream, "_MOST_MEMBERS", 50)
+    empty = gzip.compress(b"", mtime=0)
+    assert b"".join(unpack([empty * 49 + gzip.compress(b"a") + bytes(9)], Bounds())) == b"a"
+    with pytest.raises(PayloadTooLarge, match="members"):
+        list(unpack(pieces_of(empty * 51, 30), Bounds()))
 
 
 # Without a time in its head: contents are part of the names of tests, which all processes of a run must agree on.

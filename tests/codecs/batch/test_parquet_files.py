@@ -171,11 +171,13 @@ def test_files_that_are_refused_as_a_whole(content: bytes, error: type[InvalidRe
 
 
 def test_damaged_data_is_an_error_of_the_file() -> None:
-    content = bytearray(parquet_of({"x.0": [1.0] * 50, "x.1": [1.0] * 50}, compression="gzip"))
-    content[4:60] = b"\xff" * 56
-    batch = Batch("f.parquet", bytes(content), NAMED)
+    whole = parquet_of({"x.0": [1.0] * 50, "x.1": [1.0] * 50}, compression="gzip")
+    packed = whole.index(b"\x1f\x8b")
+    batch = Batch("f.parquet", whole[: packed + 10] + b"\xff" * 5 + whole[packed + 15 :], NAMED)
     with pytest.raises(InvalidRequest, match="damaged"):
         batch.rows()
+    with pytest.raises(InvalidRequest, match="damaged"):
+        Batch("f.parquet", whole[:4] + b"\xff" * 56 + whole[60:], NAMED)
 
 
 def test_there_are_never_too_many_parts() -> None:
