@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from shared.domain.batch_formats import FileType, Format
 from shared.domain.endpoint.config import ENDPOINT_NAME
-from shared.domain.errors import FieldError, InvalidRequest, ModelNotFound, SluiceError, TooManyErrors
+from shared.domain.errors import FieldError, InvalidRequest, ModelNotFound, SluiceError, SourceNotFound, TooManyErrors
 from shared.domain.jobs import JobState, ObjectRef
 
 Step = Literal["plan", "part", "finish"]
@@ -228,6 +228,11 @@ def answers_later(model: str, backend: str) -> SluiceError:
         f"{model} runs on {backend}, which answers later: batches need a backend that answers at once. "
         "Choose a version of another variant."
     )
+
+
+def plan_gone() -> SluiceError:
+    """The error of a run whose plan is not there any more: cut anew, its parts would not be those that are done."""
+    return SourceNotFound("What was done of the run is no longer kept: start it anew.")
 
 
 def pin_key(job_id: str) -> str:

@@ -14,6 +14,7 @@ from shared.domain.batches import (
     BatchState,
     Progress,
     part_number,
+    plan_gone,
     plan_key,
     result_prefix,
     too_many,
@@ -55,8 +56,12 @@ class FinishBatch:
         if job.state != "running" or not progress.planned:
             return None
         stored = self.objects.get(plan_key(job_id), MAX_BYTES)
-        made = None if stored is None else read_plan(stored)
-        if made is None or len(progress.parts_done) < len(made.parts):
+        if stored is None:
+            record.error = plan_gone()
+            self.end(job, record.error)
+            return None
+        made = read_plan(stored)
+        if len(progress.parts_done) < len(made.parts):
             return None
         return self._held(job, made, progress, attempts, held, record)
 

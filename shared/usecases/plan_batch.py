@@ -23,10 +23,11 @@ from shared.domain.batches import (
     part_key,
     part_number,
     pin_key,
+    plan_gone,
     plan_key,
     work_prefix,
 )
-from shared.domain.errors import BackendError, InvalidRequest, JobCrashed, PayloadTooLarge, SluiceError, SourceNotFound
+from shared.domain.errors import BackendError, InvalidRequest, JobCrashed, PayloadTooLarge, SluiceError
 from shared.domain.jobs import MAX_ATTEMPTS, Job, JobProblem, backoff_s
 from shared.domain.ports import JobStore
 from shared.usecases.batch_results import JSON
@@ -88,8 +89,7 @@ class PlanBatch:
                 raise JobCrashed(f"The plan was begun {MAX_ATTEMPTS} times, and no worker came to its end.")
             made = self._stored(job)
             if made is None and progress.planned:
-                # Cut anew, its parts would not be those that are done.
-                raise SourceNotFound("What was done of the run is no longer kept: start it anew.")
+                raise plan_gone()
             made = made or self._make(job, held)
         except SluiceError as error:
             return self._failed(job, error, owner, record)
@@ -135,7 +135,11 @@ class PlanBatch:
         """Ask again for what has not ended, unless messages are on their way that may well stand for it."""
         job = record.job = self.jobs.find(job_id)
         made = None if job is None else self._stored(job)
-        if job is None or made is None:
+        if job is None:
+            return
+        if made is None:
+            record.error = plan_gone()
+            self.end(job, record.error)
             return
         stalled = self.now() - progress.updated_at > STALLED_S
         if not stalled and not self.queue.quiet():

@@ -24,6 +24,7 @@ from shared.domain.batches import (
     PartCounts,
     Progress,
     part_key,
+    plan_gone,
     plan_key,
     too_many,
     too_many_errors,
@@ -216,7 +217,7 @@ class RunPart:
         if kept is None:
             stored = self.objects.get(plan_key(job.job_id), MAX_BYTES)
             if stored is None:
-                raise SourceNotFound("The plan of the run is no longer kept: start it anew.")
+                raise plan_gone()
             kept = self._plans[job.job_id] = read_plan(stored)
             while len(self._plans) > _PLANS:
                 self._plans.popitem(last=False)

@@ -158,6 +158,7 @@ def test_a_result_that_cannot_be_fetched_leaves_the_file_as_it_was(cli: Cli, ser
         (FAILED, f"The job {ID} failed: A row is too short.\n  /0: has 29\n"),
         (replace(JOB, state="cancelled"), "was cancelled"),
     ],
+    ids=["failed", "cancelled"],
 )
 def test_a_job_that_did_not_succeed_is_a_failure_for_who_waits(
     cli: Cli, server: Server, tmp_path: Path, job: Job, said: str

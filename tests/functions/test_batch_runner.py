@@ -438,11 +438,17 @@ def test_a_file_that_is_another_one_by_now_is_not_read(house: BatchHouse) -> Non
     assert (job.state, job.problem.code) == ("failed", "source_not_found")
 
 
-def test_a_part_whose_plan_is_gone_ends_its_run(house: BatchHouse) -> None:
+@pytest.mark.parametrize(("steps", "resumed"), [(1, False), (1, True), (3, False)], ids=["part", "plan", "finish"])
+def test_a_step_whose_plan_is_gone_ends_the_run(house: BatchHouse, steps: int, resumed: bool) -> None:
     model = house.publish(add_model(1.0))
     house.runner(house.drop(model, "night.csv", csv_of(rows_of(8))), None)
-    assert house.step()
-    house.s3.delete_object(Bucket=house.bucket, Key=f"batch/work/{house.job().job_id}/plan.json")
+    for _ in range(steps):
+        assert house.step()
+    job_id = house.job().job_id
+    house.s3.delete_object(Bucket=house.bucket, Key=f"batch/work/{job_id}/plan.json")
+    if resumed:
+        house.sqs.purge_queue(QueueUrl=house.queue_url)
+        house.sqs.send_message(QueueUrl=house.queue_url, MessageBody=json.dumps({"job_id": job_id, "step": "plan"}))
     house.work()
     job = house.job()
     assert job.problem is not None
