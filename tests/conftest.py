@@ -1,22 +1,28 @@
 """Fixtures for all tests: the AWS services of the local stack in a process of their own, made from `template.yaml`."""
 
+import json
 import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 from botocore.session import Session
 
+from infra.local import sam_transform
 from infra.local.aws_client import ACCESS_KEY, SECRET_KEY
 from infra.local.resources import provision
 from infra.local.stack import REGION, StackSpec
 from infra.local.template import load_stack
 
 ROOT = Path(__file__).parent.parent
+
+Translate = Callable[[Path, str, Mapping[str, str]], dict[str, Any]]
 
 # Port 0 and a line that says which one it became: no other process can take it in between.
 _SERVE = """
@@ -43,6 +49,32 @@ class LocalAws:
     @property
     def bucket(self) -> str:
         return self.stack.resources["ModelBucket"].name
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kept_translations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Translate]:
+    """Keep what the SAM translator gives, for all workers: it takes a second or more for each of hundreds of stacks.
+
+    The value is the translation itself, for tests of it.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "translations"
+    folder.mkdir(exist_ok=True)
+    translate = sam_transform._translate
+
+    def kept(path: Path, text: str, parameters: Mapping[str, str]) -> dict[str, Any]:
+        key = json.dumps([text, sorted(parameters.items())]).encode()
+        file = folder / sha256(key).hexdigest()
+        if not file.exists():
+            partial = file.with_suffix(f".{os.getpid()}")
+            partial.write_text(json.dumps(translate(path, text, parameters)))
+            partial.replace(file)
+        found: dict[str, Any] = json.loads(file.read_bytes())
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sam_transform, "_translate", kept)
+        yield translate
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -109,7 +110,7 @@ def test_half_a_stream_is_no_answer(backend: Backend, server: SageMakerServer) -
     fails(backend, BackendError, "inference protocol")
     server.script = lambda _call: stream(*half[:-1], Content_Length="100000")  # more was announced
     with pytest.raises(BackendError):
-        backend.infer(VERSION, INPUTS, CONTEXT)
+        backend.infer(VERSION, INPUTS, replace(CONTEXT, deadline_ms=400))
 
 
 def test_a_damaged_event_is_no_answer(backend: Backend, server: SageMakerServer) -> None:

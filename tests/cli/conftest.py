@@ -22,7 +22,8 @@ from tests.conftest import LocalAws
 
 @pytest.fixture(autouse=True)
 def new_consoles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Consoles keep the width of their first use, which is another test's otherwise."""
+    """Consoles keep the width of their first use, which is another test's otherwise; pytest-xdist sets one."""
+    monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.setattr(output.console, "_made", None)
     monkeypatch.setattr(output.messages, "_made", None)
 

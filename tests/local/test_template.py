@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from infra.local import sam_transform
 from infra.local.template import TemplateError, UnknownResourceType, load_stack
+from tests.conftest import Translate
 
 ROOT = Path(__file__).parents[2]
 ACCOUNT = "000000000000"
@@ -66,7 +68,10 @@ def test_a_condition_brings_the_endpoint_and_its_containers_environment() -> Non
     assert container["Environment"]["SLUICE_MODEL_URI"] == f"s3://sluice-modelbucket-{ACCOUNT}/models/"
 
 
-def test_every_load_gives_the_same_stack_and_the_cache_spares_the_translator(tmp_path: Path) -> None:
+def test_every_load_gives_the_same_stack_and_the_cache_spares_the_translator(
+    tmp_path: Path, kept_translations: Translate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sam_transform, "_translate", kept_translations)
     first = load_stack(ROOT / "template.yaml", cache_dir=tmp_path)
     assert first == load_stack(ROOT / "template.yaml", cache_dir=tmp_path) == load_stack(ROOT / "template.yaml")
     code = (

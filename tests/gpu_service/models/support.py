@@ -1,6 +1,7 @@
 """Served models without a scheduler: what the repository needs of them, and a count of what runs on them."""
 
 import asyncio
+import gc
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -172,7 +173,8 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 def memory_in_use() -> int:
-    """The resident set of this process."""
+    """The resident set of this process, without the garbage of other tests."""
+    gc.collect()
     return int(psutil.Process().memory_info().rss)
 
 
