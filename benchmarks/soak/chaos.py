@@ -14,6 +14,7 @@ import httpx
 import psutil
 
 _POLL_S = 0.2
+_WORKED = 2  # invocations of a worker that has ended one at least
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,10 @@ class Workers:
 class Chaos:
     """Kills a busy worker about every `every_s` seconds, `most` at the most, and watches how much memory they take.
 
-    `kills` counts; `peak_bytes` is the most that one worker took (resident set). With `spares_starting` only those are
-    killed that have worked before: the messages of one that starts are hidden until the sweep sends others.
+    `kills` counts; `peak_bytes` is the most that one worker took (resident set). A kill that is due waits for a worker
+    that has worked before; one that starts is killed only if it is there at that moment, and never with
+    `spares_starting`: its messages are hidden until the sweep sends others, and who lies in wait for it kills the last
+    job's worker each time.
     """
 
     def __init__(
@@ -68,7 +71,7 @@ class Chaos:
         self._workers = workers
         self._every_s = every_s
         self._most = most
-        self._least_invocations = 2 if spares_starting else 0
+        self._spares_starting = spares_starting
         self._random = random.Random(seed)  # noqa: S311 - which worker, and when
         self.kills = 0
         self.peak_bytes = 0
@@ -92,9 +95,12 @@ class Chaos:
             waited += _POLL_S
             workers = self._workers.now()
             self._measure(workers)
-            busy = [each.pid for each in workers if each.busy and each.invocations >= self._least_invocations]
-            if waited >= next_s and busy and self.kills != self._most:
-                self._kill(self._random.choice(busy))
+            if waited < next_s or self.kills == self._most:
+                continue
+            starting_too = not self._spares_starting and waited - next_s < _POLL_S
+            victims = [each.pid for each in workers if each.busy and (starting_too or each.invocations >= _WORKED)]
+            if victims:
+                self._kill(self._random.choice(victims))
                 waited, next_s = 0.0, self._pause()
 
     def _pause(self) -> float:
