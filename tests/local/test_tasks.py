@@ -26,5 +26,10 @@ def test_a_lost_cancellation_is_followed_by_another() -> None:
     assert asyncio.run(live()) == [True, True, True]
 
 
-def test_nothing_is_nothing() -> None:
-    asyncio.run(end([]))
+def test_what_is_not_named_goes_on() -> None:
+    async def live() -> bool:
+        other = asyncio.create_task(asyncio.sleep(60))
+        await end([])
+        return other.done() or bool(other.cancelling())
+
+    assert asyncio.run(live()) is False
